@@ -1,0 +1,1 @@
+"""Code the chapters call: five rooms, one for each step from input to picture."""

@@ -1,0 +1,1 @@
+"""Where inputs come from: archives, corpora, checkpoints, the numbers of the paper."""

@@ -1,0 +1,1 @@
+"""How work is carried out: chapters, sweeps, records, the evaluation harness."""

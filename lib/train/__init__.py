@@ -1,0 +1,1 @@
+"""What is trained: the nano suite and alternative heads."""
