@@ -1,0 +1,99 @@
+"""Make the book: execute every chapter, then build the site.
+
+    python -m lib.run.book --profile laptop
+
+OUT/notebooks holds the executed chapters, OUT/source what Sphinx reads, OUT/html the site.
+"""
+
+import argparse
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import yaml
+from jupyter_book.sphinx import build_sphinx
+
+from lib.data.cache import ROOT
+from lib.run import chapter
+
+PROSE = (".md", ".bib")
+
+
+def origin():
+    """Web address of the repository, from git's origin, or None."""
+    found = subprocess.run(["git", "remote", "get-url", "origin"], cwd=ROOT, capture_output=True, text=True)
+    address = found.stdout.strip().removesuffix(".git")
+    if address.startswith("git@"):
+        address = "https://" + address[4:].replace(":", "/", 1)
+    return address if address.startswith("https://") else None
+
+
+def configuration(repository):
+    """`_config.yml` with the repository's buttons where there is a repository."""
+    config = yaml.safe_load((ROOT / "_config.yml").read_text())
+    if repository:
+        config["repository"] = {"url": repository, "branch": "main", "path_to_book": "book"}
+        config["html"] |= {"use_repository_button": True, "use_issues_button": True, "use_edit_page_button": True}
+        if repository.startswith("https://github.com/"):
+            config["launch_buttons"] = {"notebook_interface": "jupyterlab", "binderhub_url": "https://mybinder.org"}
+    return config
+
+
+def stage(out):
+    """Fill OUT/source with the executed chapters and the pages of prose."""
+    source = out / "source"
+    source.mkdir(parents=True, exist_ok=True)
+    executable = {path.stem for path in chapter.chapters()}
+    wanted = {f"{stem}.ipynb": out / "notebooks" / f"{stem}.ipynb" for stem in executable}
+    wanted |= {p.name: p for p in chapter.BOOK.iterdir() if p.suffix in PROSE and p.stem not in executable}
+    for path in source.iterdir():
+        if path.is_file() and path.name not in wanted:
+            path.unlink()
+    for name, path in wanted.items():
+        if not (source / name).exists() or (source / name).read_bytes() != path.read_bytes():
+            shutil.copyfile(path, source / name)  # an untouched file keeps its time: Sphinx reads it no more
+    return source
+
+
+def build(out):
+    """Build OUT/html from OUT/source; exits non-zero after Sphinx's own messages when it warns or fails."""
+    source, site = stage(out), out / "html"
+    config = out / "_config.yml"
+    config.write_text(yaml.safe_dump(configuration(origin()), sort_keys=False))
+    failed = build_sphinx(
+        source.resolve(),
+        site.resolve(),
+        noconfig=True,
+        path_config=config,
+        confoverrides={"external_toc_path": str(ROOT / "_toc.yml")},
+        warningiserror=True,
+        keep_going=True,
+        quiet=True,
+    )
+    if failed:
+        sys.exit("error: the site was not built; the warnings above say why")
+    return site
+
+
+def main():
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m lib.run.book", description=__doc__.split("\n")[0])
+    parser.add_argument("--profile", default="laptop")
+    parser.add_argument("--out", type=Path, help="default: _build, or _build/PROFILE")
+    parser.add_argument("--fresh", action="store_true", help="execute even what is cached")
+    args = parser.parse_args()
+    out = args.out or (Path("_build") if args.profile == "laptop" else Path("_build") / args.profile)
+    print(f"Chapters ({args.profile})", flush=True)
+    errors = chapter.run(chapter.chapters(), args.profile, {}, out, args.fresh)
+    if errors:
+        sys.exit("\n".join(f"error: {error}" for error in errors))
+    start = time.perf_counter()
+    print("Site", flush=True)
+    page = (build(out) / "index.html").resolve()
+    print(f"  built in {time.perf_counter() - start:.1f} s\nOpen {page}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,17 @@
+// Replace each static SVG by the interactive chart; if anything fails the SVG stays.
+document.addEventListener("DOMContentLoaded", () => {
+  if (!window.vegaEmbed) return;
+  for (const box of document.querySelectorAll(".vl-chart")) {
+    const spec = JSON.parse(box.querySelector("script[type='application/json']").textContent);
+    const single = !["facet", "hconcat", "vconcat", "concat", "repeat"].some((key) => key in spec)
+      && !["row", "column", "facet"].some((key) => key in (spec.encoding || {}));
+    if (single && !("width" in spec)) Object.assign(spec, { width: "container", autosize: { type: "fit-x", contains: "padding" } });
+    const live = document.createElement("div");
+    live.style.width = "100%";
+    const still = box.querySelector("svg");
+    still.before(live);
+    vegaEmbed(live, spec, { renderer: "svg", actions: false, tooltip: { theme: "custom" } })
+      .then(() => { still.remove(); box.dataset.live = "1"; })
+      .catch((error) => { live.remove(); console.error("chart", error); });
+  }
+});

@@ -1,0 +1,108 @@
+"""Directives whose tables are read from the executed notebooks: claims, figures, run times, revisions."""
+
+import json
+import re
+from pathlib import Path
+
+import pandas as pd
+from docutils import nodes
+from docutils.statemachine import StringList
+from sphinx.util.docutils import SphinxDirective
+
+from lib.show import notebooks
+
+CLAIMS = Path(__file__).parents[1] / "data" / "paper.json"
+
+
+def escape(text):
+    """Text as MyST that shows it literally, in one cell of a table."""
+    return re.sub(r"([\\`*_{}\[\]<>$|~^#])", r"\\\1", str(text)).replace("\n", " ")
+
+
+class Table(SphinxDirective):
+    """Base: `rows()` gives a data frame of MyST, rendered as a table that scrolls on a phone."""
+
+    kind = "table"
+
+    def rows(self):
+        """Data frame of MyST texts."""
+        raise NotImplementedError
+
+    def run(self):
+        """Nodes of the table; rebuilt whenever a notebook changes."""
+        for path in Path(self.env.srcdir).glob("*.ipynb"):
+            self.env.note_dependency(str(path))
+        frame = self.rows()
+        lines = ["| " + " | ".join(frame.columns) + " |", "|" + " --- |" * len(frame.columns)]
+        lines += ["| " + " | ".join(map(str, row)) + " |" for row in frame.itertuples(index=False)]
+        box = nodes.container(classes=["table-box"])
+        self.state.nested_parse(StringList(lines, "table"), self.content_offset, box)
+        for table in box.findall(nodes.table):
+            table["classes"].append(self.kind)
+        return [box]
+
+
+class ClaimTable(Table):
+    """The paper's claims with the verdicts of the chapters; a claim without one says so."""
+
+    kind = "claims"
+
+    def rows(self):
+        """One row for each verdict."""
+        self.env.note_dependency(str(CLAIMS))
+        left = notebooks.verdicts(self.env.srcdir)
+        rows = []
+        for name, claim in json.loads(CLAIMS.read_text())["claims"].items():
+            mine = [v for v in left if v["claim"] == name] or [{"verdict": "not yet tested", "evidence": ""}]
+            for verdict in mine:
+                chapter = f"{{doc}}`{verdict['chapter']}`" if "chapter" in verdict else ""
+                rows.append(
+                    {
+                        "Claim": name,
+                        "What the paper says": f"{escape(claim['sentence'])} ({escape(claim['figure'])})",
+                        "Verdict": f"**{verdict['verdict']}**",
+                        "Evidence": escape(verdict["evidence"]),
+                        "Chapter": chapter,
+                    }
+                )
+        return pd.DataFrame(rows)
+
+
+class FigureManifest(Table):
+    """Every figure of the book: what it mirrors, its data, and the command that makes it again."""
+
+    kind = "manifest"
+
+    def rows(self):
+        """One row for each figure."""
+        rows = []
+        for figure in notebooks.figures(self.env.srcdir):
+            rows.append(
+                {
+                    "Figure": f"{{numref}}`{figure.name}`",
+                    "In the paper": escape(figure.mirrors),
+                    "Chapter": f"{{doc}}`{figure.chapter}`",
+                    "Made by": f"`make chapter CH={figure.chapter}`",
+                    "Data": f'<a href="_data/{figure.name}.csv">CSV</a>' if figure.data is not None else "",
+                }
+            )
+        return pd.DataFrame(rows, columns=["Figure", "In the paper", "Chapter", "Made by", "Data"])
+
+
+class RunTimes(Table):
+    """When and for how long each chapter ran, by papermill's account."""
+
+    kind = "runtimes"
+
+    def rows(self):
+        """One row for each executed chapter."""
+        runs = notebooks.runs(self.env.srcdir)
+        return pd.DataFrame(
+            {
+                "Chapter": [f"{{doc}}`{chapter}`" for chapter in runs.chapter],
+                "Finished (UTC)": runs.finished,
+                "Seconds": [f"{seconds:.1f}" if seconds is not None else "" for seconds in runs.seconds],
+                "Profile": runs.profile,
+                "Overrides": [escape(json.dumps(p)) if p else "" for p in runs.parameters],
+            }
+        )

@@ -1,0 +1,120 @@
+"""Sphinx extension of this book: offline assets, figure links, tables from notebooks, mended pages.
+
+Listed under `sphinx.extra_extensions` in `_config.yml`.
+"""
+
+import shutil
+from importlib.metadata import distribution
+from pathlib import Path
+
+import pandas as pd
+import vl_convert
+from docutils import nodes
+
+from lib.show import notebooks
+from lib.show.directives import ClaimTable, FigureManifest, RunTimes
+
+ASSETS = Path(__file__).parent / "assets"
+MATHJAX = ["tex-mml-chtml.js", "output/chtml/fonts", "input/tex/extensions"]
+
+
+def write_assets(app):
+    """Copy everything that a page would otherwise load from a CDN.
+
+    Not through the book's `_static`: Jupyter Book adds a script tag for every .js below it.
+    """
+    if app.builder.format != "html":
+        return
+    static = Path(app.outdir) / "_static"
+    shutil.copytree(ASSETS, static, dirs_exist_ok=True)
+    bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    (static / "vega.js").write_text("(() => {" + bundle + "})();")  # its top-level consts would collide
+    mathjax = Path(distribution("sphinx-mathjax-offline").locate_file("sphinx-mathjax-offline/static/mathjax"))
+    for part in MATHJAX:
+        source, target = mathjax / part, static / "mathjax" / part
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(source, target, dirs_exist_ok=True) if source.is_dir() else shutil.copy(source, target)
+
+
+def write_data(app):
+    """Write `_data/FIGURE.csv` for each figure, and `_data/figures.csv`, the manifest."""
+    if app.builder.format != "html":
+        return
+    folder = Path(app.outdir) / "_data"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    runs = notebooks.runs(app.srcdir)
+    runs = runs.set_index("chapter") if len(runs) else runs
+    rows = []
+    for figure in notebooks.figures(app.srcdir):
+        if figure.data is not None:
+            figure.data.to_csv(folder / f"{figure.name}.csv", index=False)
+        run = runs.loc[figure.chapter]
+        rows.append(
+            {
+                "figure": figure.name,
+                "mirrors": figure.mirrors,
+                "source": f"book/{figure.chapter}.md",
+                "command": f"make chapter CH={figure.chapter} PROFILE={run.profile}",
+                "parameters": run.parameters,
+                "executed": run.finished,
+                "data": f"_data/{figure.name}.csv" if figure.data is not None else "",
+            }
+        )
+    pd.DataFrame(rows).to_csv(folder / "figures.csv", index=False)
+
+
+def link_figures(app, doctree):
+    """Add to each figure's caption links to its data and to its code."""
+    known = {figure.name: figure for figure in notebooks.figures(app.srcdir)}
+    for figure in doctree.findall(nodes.figure):
+        name = next((n for n in figure["names"] if n in known), None)
+        caption = next(iter(figure.findall(nodes.caption)), None)
+        if name is None or caption is None:
+            continue
+        anchor = f"code-{name}"
+        data = f'<a href="_data/{name}.csv">data</a> · ' if known[name].data is not None else ""
+        links = f'<span class="figure-links">{data}<a href="#{anchor}">code</a></span>'
+        caption += nodes.raw("", links, format="html")
+        cell = figure.parent
+        while cell.parent is not None and "cell" not in cell.get("classes", []):
+            cell = cell.parent
+        if "cell" in cell.get("classes", []):
+            cell.insert(0, nodes.raw("", f'<span id="{anchor}"></span>', format="html"))
+
+
+def mend_page(app, pagename, templatename, context, doctree):
+    """Undo what the theme gets wrong: live-code scripts, buttons to notebooks git lacks, an ARIA role."""
+    kept = []
+    for script in context.get("script_files", []):
+        body = getattr(script, "attributes", {}).get("body", "")
+        if "THEBE_JS_URL" in body or str(script.filename).endswith("sphinx-thebe.js"):
+            continue  # Jupyter Book 1 always loads sphinx-thebe, from a CDN
+        if body and body in [k.attributes.get("body") for k in kept]:
+            continue  # Sphinx 7.4 emits inline scripts twice
+        kept.append(script)
+    context["script_files"][:] = kept
+    for group in context.get("header_buttons", []):
+        for button in group.get("buttons", []):
+            if button.get("url", "").startswith("http"):  # the download of the executed notebook stays
+                button["url"] = button["url"].replace(pagename + ".ipynb", pagename + ".md")
+    if "body" in context:
+        # docutils 0.21 nests the deprecated role in a list
+        context["body"] = context["body"].replace('role="doc-biblioentry"', 'role="listitem"')
+    icon = context["pathto"]("_static/favicon.svg", 1)
+    context["metatags"] = context.get("metatags", "") + f'<link rel="icon" href="{icon}" type="image/svg+xml">'
+
+
+def setup(app):
+    """Register with Sphinx."""
+    app.add_directive("claim-table", ClaimTable)
+    app.add_directive("figure-manifest", FigureManifest)
+    app.add_directive("run-times", RunTimes)
+    app.connect("builder-inited", write_assets)
+    app.connect("builder-inited", write_data)
+    app.connect("doctree-read", link_figures)
+    app.connect("html-page-context", mend_page, priority=900)
+    app.add_js_file("vega.js", loading_method="defer")
+    app.add_js_file("charts.js", loading_method="defer")
+    app.add_css_file("paper.css")
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
