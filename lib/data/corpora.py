@@ -1,0 +1,93 @@
+"""A corpus by name, as documents and as tokens, in a fixed train / validation split."""
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from datasets import Dataset, load_from_disk
+from transformers import PreTrainedTokenizerFast
+
+from lib.data import texts
+from lib.data.cache import cache, once
+from lib.data.sources import fetch, source
+
+NAMES = tuple(texts.READERS)
+VALIDATION = 0.05  # share of the documents, by hash
+BATCH = 256  # documents tokenised at once
+
+
+def documents(name: str, split: str | None = None) -> Dataset:
+    """Clean documents of a corpus, columns `id` and `text`, in a fixed order; split: train, validation or None = all.
+
+    A document's split depends on the hash of its text alone. Raises ValueError for an unknown name or split.
+    """
+    _check(split)
+    corpus = load_from_disk(once(cache() / "corpora" / f"{name}-{fingerprint(name)}", lambda path: _write(path, name)))
+    if split is None:
+        return corpus
+    return corpus.select(np.flatnonzero([_split(text) == split for text in corpus["text"]]))
+
+
+def tokens(name: str, tokenizer: PreTrainedTokenizerFast, split: str | None = "train") -> np.ndarray:
+    """Token ids of a corpus, (N,) int32, memory-mapped: its documents, each closed by the tokenizer's end token."""
+    return token_documents(name, tokenizer, split)[0]
+
+
+def token_documents(
+    name: str, tokenizer: PreTrainedTokenizerFast, split: str | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """tokens() and where its documents begin: offsets (documents + 1,), document i is tokens[offsets[i]:offsets[i+1]].
+
+    Raises ValueError for a tokenizer without an end token, or an unknown name or split.
+    """
+    _check(split)
+    if tokenizer.eos_token_id is None:
+        raise ValueError("the tokenizer has no end token: expected one to put between documents; set eos_token")
+    rules = f"{tokenizer.backend_tokenizer.to_str()} {tokenizer.eos_token_id}"
+    key = f"{name}-{split or 'all'}-{_digest(fingerprint(name), rules)}"
+    folder = once(cache() / "tokens" / key, lambda path: _tokenise(path, documents(name, split)["text"], tokenizer))
+    return np.load(folder / "tokens.npy", mmap_mode="r"), np.load(folder / "offsets.npy")
+
+
+def fingerprint(name: str) -> str:
+    """What the documents are made from: the pinned archives, the code that cleans them, the split."""
+    if name not in texts.READERS:
+        raise ValueError(f"unknown corpus {name!r}: expected one of {', '.join(NAMES)}")
+    return _digest(source(texts.READERS[name][0]).folder.name, Path(texts.__file__).read_text(), str(VALIDATION))
+
+
+def _write(path: Path, name: str) -> None:
+    archive, read = texts.READERS[name]
+    names, cleaned = zip(*texts.unique(read(fetch(archive))), strict=True)
+    Dataset.from_dict({"id": names, "text": cleaned}).save_to_disk(path)
+
+
+def _tokenise(path: Path, corpus: Iterable[str], tokenizer: PreTrainedTokenizerFast) -> None:
+    corpus, lengths = list(corpus), []
+    path.mkdir()
+    with (path / "ids").open("wb") as file:
+        for first in range(0, len(corpus), BATCH):
+            # The tokenizers library itself: transformers would warn of every text longer than the model's context.
+            batch = tokenizer.backend_tokenizer.encode_batch_fast(corpus[first:first + BATCH], add_special_tokens=False)
+            for encoding in batch:
+                ids = np.array([*encoding.ids, tokenizer.eos_token_id], dtype=np.int32)
+                ids.tofile(file)
+                lengths.append(len(ids))
+    np.save(path / "tokens.npy", np.memmap(path / "ids", dtype=np.int32, mode="r"))
+    np.save(path / "offsets.npy", np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]))
+    (path / "ids").unlink()
+
+
+def _split(text: str) -> str:
+    share = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4]) / 2**32
+    return "validation" if share < VALIDATION else "train"
+
+
+def _check(split: str | None) -> None:
+    if split not in (None, "train", "validation"):
+        raise ValueError(f"unknown split {split!r}: expected 'train', 'validation' or None for all documents")
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
