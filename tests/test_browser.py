@@ -1,0 +1,102 @@
+"""The site in a real Chromium that reaches this machine only: wide and phone, light and dark, no JavaScript."""
+
+import functools
+import http.server
+import os
+import shutil
+import threading
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import sync_playwright
+
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+FLAGS = (
+    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
+).split()
+# The theme's own, outside our pages' text: search and colour buttons, the sidebar's landmark, code toggles.
+THEIRS = {"label-content-name-mismatch", "region", "empty-table-header"}
+VIEWS = [(w, h, scheme) for w, h in ((1400, 1000), (390, 844)) for scheme in ("light", "dark")]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Headless Chromium; without one the tests are skipped here and fail in continuous integration."""
+    if CHROMIUM is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("no Chromium: install it, or set CHROMIUM to its path")
+    with sync_playwright() as playwright:
+        yield playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+
+
+@pytest.fixture(scope="module")
+def server(book):
+    """Address of the site on loopback."""
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    handler = functools.partial(Handler, directory=book / "html")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
+        threading.Thread(target=httpd.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{httpd.server_port}"
+        httpd.shutdown()
+
+
+@pytest.fixture(scope="module")
+def names(book):
+    """Pages of the book proper."""
+    special = {"genindex.html", "search.html"}
+    return sorted(p.name for p in (book / "html").glob("*.html") if p.name not in special)
+
+
+def open_page(context, address, messages):
+    """Open an address, collecting console messages, page errors and whatever would leave this machine."""
+    page = context.new_page()
+    page.on("console", lambda m: m.type in ("error", "warning") and messages.append(f"{m.type}: {m.text}"))
+    page.on("pageerror", lambda e: messages.append(f"error: {e}"))
+
+    def guard(route):
+        if route.request.url.startswith(("http://127.0.0.1", "data:", "blob:")):
+            return route.continue_()
+        messages.append(f"outside: {route.request.url}")
+        return route.abort()
+
+    page.route("**/*", guard)
+    page.goto(address)
+    return page
+
+
+@pytest.mark.parametrize(("width", "height", "scheme"), VIEWS)
+def test_pages_live(browser, server, names, width, height, scheme):
+    context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
+    wrong = []
+    for name in names:
+        messages = []
+        page = open_page(context, f"{server}/{name}", messages)
+        page.wait_for_function("[...document.querySelectorAll('.vl-chart')].every(box => box.dataset.live)")
+        page.wait_for_function("![...document.querySelectorAll('.math')].some(m => !m.querySelector('mjx-container'))")
+        state = page.evaluate(
+            "() => ({errors: document.querySelectorAll('mjx-merror').length,"
+            " overflow: document.documentElement.scrollWidth - innerWidth,"
+            " theme: document.documentElement.dataset.theme})"
+        )
+        if state["errors"] or state["overflow"] > 0 or state["theme"] != scheme:
+            messages.append(f"page: {state}")
+        for violation in Axe().run(page).response["violations"]:
+            if violation["impact"] in ("critical", "serious") and violation["id"] not in THEIRS:
+                where = [node["html"][:160] for node in violation["nodes"][:3]]
+                messages.append(f"axe: {violation['id']} {where}")
+        wrong += [(name, message) for message in messages]
+        page.close()
+    assert wrong == []
+
+
+def test_without_javascript_charts_are_drawings(browser, server, names):
+    context = browser.new_context(java_script_enabled=False)
+    for name in names:
+        page = open_page(context, f"{server}/{name}", [])
+        boxes = page.locator(".vl-chart")
+        assert boxes.count() == page.locator(".vl-chart svg:visible").count(), name
+        page.close()

@@ -1,0 +1,94 @@
+"""The built site: links, fragments, nothing from outside, every figure and claim of the paper present."""
+
+import json
+from html.parser import HTMLParser
+from urllib.parse import unquote, urlsplit
+
+import pandas as pd
+import pytest
+
+from lib.show import notebooks
+
+
+class Page(HTMLParser):
+    """Ids, links and loaded addresses of a page."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.ids, self.links, self.loads = set(), [], []
+        self.feed(path.read_text())
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.ids.update(v for k, v in attrs.items() if k in ("id", "name") and v)
+        if tag == "a" and attrs.get("href"):
+            self.links.append(attrs["href"])
+        elif tag in ("script", "img", "iframe") and attrs.get("src"):
+            self.loads.append(attrs["src"])
+        elif tag == "link" and attrs.get("rel") != "canonical" and attrs.get("href"):
+            self.loads.append(attrs["href"])
+
+
+@pytest.fixture(scope="module")
+def pages(book):
+    """Every page of the site."""
+    return {path.resolve(): Page(path) for path in (book / "html").glob("*.html")}
+
+
+def test_links_and_fragments_resolve_and_nothing_loads_from_outside(pages):
+    wrong = []
+    for path, page in pages.items():
+        wrong += [(path.name, url) for url in page.loads if urlsplit(url).scheme or urlsplit(url).netloc]
+        for url in page.links + page.loads:
+            parts = urlsplit(url)
+            if parts.scheme or parts.netloc or url == "#":
+                continue
+            target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+            if (
+                not target.exists()
+                or parts.fragment
+                and target in pages
+                and unquote(parts.fragment) not in pages[target].ids
+            ):
+                wrong.append((path.name, url))
+    assert wrong == []
+
+
+def test_every_figure_has_data_that_reads_back(book):
+    manifest = pd.read_csv(book / "html" / "_data" / "figures.csv")
+    assert len(manifest) == len(notebooks.figures(book / "source")) > 0
+    assert manifest.figure.is_unique
+    for figure in manifest.dropna(subset="data").itertuples():
+        assert len(pd.read_csv(book / "html" / figure.data)) > 0, figure.figure
+
+
+def test_every_figure_and_table_of_the_paper_is_mirrored(book):
+    mirrored = set()
+    for figure in notebooks.figures(book / "source"):
+        mirrored |= {name.strip() for name in figure.mirrors.split(",")}
+    assert {f"Figure {k}" for k in range(1, 10)} | {"Table 1"} <= mirrored
+
+
+def test_every_claim_has_a_computed_verdict_on_the_first_page(book):
+    left = {verdict["claim"] for verdict in notebooks.verdicts(book / "source")}
+    assert left == {f"C{k}" for k in range(1, 11)}
+    front = (book / "html" / "index.html").read_text()
+    assert "not yet tested" not in front
+    assert all(f">{claim}<" in front for claim in left)
+
+
+def test_charts_stay_small_and_describe_themselves(book):
+    for chapter, notebook in notebooks.notebooks(book / "source").items():
+        for cell in notebook["cells"]:
+            for output in cell.get("outputs", []):
+                markup = "".join(output.get("data", {}).get("text/html", ""))
+                if spec := notebooks.SPEC.search(markup):
+                    rows = sum(len(rows) for rows in json.loads(spec[1]).get("datasets", {}).values())
+                    assert rows <= 4000, (chapter, rows)
+                    assert 'aria-label=""' not in markup
+
+
+def test_no_chapter_writes_to_stderr(book):
+    for chapter, notebook in notebooks.notebooks(book / "source").items():
+        noise = [o["text"] for c in notebook["cells"] for o in c.get("outputs", []) if o.get("name") == "stderr"]
+        assert noise == [], chapter
