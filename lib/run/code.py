@@ -1,0 +1,114 @@
+"""The hash of code: a module and all that it imports from its own package, read from the sources, never executed.
+
+Comments, docstrings and layout do not count, so a better explanation makes no result stale.
+"""
+
+import ast
+import functools
+import hashlib
+import importlib.util
+from pathlib import Path
+
+DATA = (".json", ".toml", ".yaml", ".yml")
+
+
+def module_hash(*names: str) -> str:
+    """Hash of modules by name, of the modules of their packages that they import, and of data files that these name.
+
+    Raises ValueError where a name is no module whose source can be read.
+    """
+    return _digest(_closure(names))
+
+
+def package_hash(name: str = "lib") -> str:
+    """Hash of every module and data file of a package."""
+    folder = _source(name)
+    if folder is None or folder.name != "__init__.py":
+        raise ValueError(f"there is no package {name!r}: expected the name of a folder with an __init__.py")
+    return _digest(path for path in folder.parent.rglob("*") if path.suffix in (".py", *DATA))
+
+
+def imported(text: str, package: str = "lib") -> list[str]:
+    """Names of the package's modules that a piece of source, such as a chapter's cells, imports itself."""
+    return _imports(ast.parse(text), package, parent="")
+
+
+def _closure(names):
+    """Paths of sources and of data files, by following imports inside each name's own package."""
+    found, waiting = {}, list(names)
+    while waiting:
+        name = waiting.pop()
+        if name in found:
+            continue
+        path = _source(name)
+        if path is None:
+            if name in names:
+                raise ValueError(f"there is no source of a module {name!r}: expected the name of an importable module")
+            continue  # a name imported from a module, rather than a module
+        tree, found[name] = _parse(path, path.stat().st_mtime_ns), path
+        parent = name if path.name == "__init__.py" else name.rpartition(".")[0]
+        waiting += [*filter(None, [name.rpartition(".")[0]]), *_imports(tree, name.partition(".")[0], parent)]
+        found |= {f"{name}:{data.name}": data for data in _data(tree, path.parent)}
+    return found.values()
+
+
+def _imports(tree, package, parent):
+    names = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            above = parent.split(".")[: len(parent.split(".")) - node.level + 1] if node.level else []
+            origin = ".".join([*above, *([node.module] if node.module else [])])
+            names += [origin, *(f"{origin}.{alias.name}" for alias in node.names)]
+    return sorted({name for name in names if name.partition(".")[0] == package})
+
+
+def _data(tree, folder):
+    """Data files beside a module that its source names."""
+    words = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    names = {word for word in words if word.endswith(DATA) and Path(word).name == word}
+    return [folder / name for name in names if (folder / name).is_file()]
+
+
+def _source(name):
+    """Path of a module's source; None for what is no module."""
+    top, *rest = name.split(".")
+    try:
+        spec = importlib.util.find_spec(top)  # of a submodule it would import the packages above
+    except ValueError:  # __main__ has none
+        return None
+    if not (spec and spec.origin and spec.origin.endswith(".py")):
+        return None
+    path = Path(spec.origin)
+    for part in rest:
+        places = (path.parent / part / "__init__.py", path.parent / f"{part}.py")
+        found = [place for place in places if path.name == "__init__.py" and place.is_file()]
+        if not found:
+            return None
+        path = found[0]
+    return path
+
+
+def _digest(paths):
+    # The order is of hashes, not of paths: a checkout elsewhere has the same code.
+    parts = sorted(_content(path, path.stat().st_mtime_ns) for path in set(paths))
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+@functools.lru_cache(maxsize=512)
+def _content(path, modified):
+    content = ast.unparse(_parse(path, modified)).encode() if path.suffix == ".py" else path.read_bytes()
+    return path.name + hashlib.sha256(content).hexdigest()
+
+
+@functools.lru_cache(maxsize=512)
+def _parse(path, modified):
+    """Syntax tree without docstrings, read again when the file has changed."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and node.body:
+            first = node.body[0]
+            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+                node.body[0] = ast.Pass()
+    return tree
