@@ -47,11 +47,13 @@ def recall(function: Callable, /, **parameters):
     if blob is None:
         lock = prepare(wanted).with_suffix(".lock")
         with FileLock(lock):  # a second process waits for the first, then reads
-            blob = read(wanted)
-            if blob is None:
-                blob = compute(wanted)
-                write(wanted, blob)
-            lock.unlink(missing_ok=True)
+            try:
+                blob = read(wanted)
+                if blob is None:
+                    blob = compute(wanted)
+                    write(wanted, blob)
+            finally:
+                lock.unlink(missing_ok=True)
     return unpack(blob)
 
 
