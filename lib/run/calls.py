@@ -7,8 +7,10 @@ import importlib.metadata
 import inspect
 import json
 import math
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from lib.run import code
 
@@ -67,6 +69,22 @@ def carry_out(wanted: Call):
     """The result of a call, in this process."""
     module, _, name = wanted.function.partition(":")
     return getattr(importlib.import_module(module), name)(**wanted.parameters)
+
+
+def check_code(wanted: Call) -> None:
+    """Raise ValueError where this process has other code or packages than the one that made the call."""
+    module = wanted.function.partition(":")[0]
+    if code.module_hash(module) != wanted.code:
+        raise ValueError(f"the worker has another version of {module}: give it the same commit of the repository")
+    for name, version in _versions().items():
+        if version != wanted.versions[name]:
+            raise ValueError(f"the worker has {name} {version}, not {wanted.versions[name]}: install constraints.txt")
+
+
+def reason(error: Exception) -> str:
+    """An error on one line, with the place that raised it."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {' '.join(str(error).split())} ({Path(place.filename).name}:{place.lineno})"
 
 
 def short(parameters: dict, width: int = 100) -> str:

@@ -33,6 +33,10 @@ from lib.run.results import decode, encode
 _used: dict[str, dict] = {}  # manifests of the records that this process has unpacked, in order
 
 
+class Unwritable(OSError):
+    """A record that its disk does not take, in one sentence."""
+
+
 def recall(function: Callable, /, **parameters):
     """The result of function(**parameters), computed once and then read from its record.
 
@@ -42,7 +46,11 @@ def recall(function: Callable, /, **parameters):
     `addresses`, `corpus`, `corpora`. A damaged record is made anew. What is returned has always been through the file,
     so the first run sees exactly what the next will. Raises ValueError on what can't be recorded.
     """
-    wanted = call(function, parameters)
+    return unpack(obtain(call(function, parameters)))
+
+
+def obtain(wanted: Call) -> bytes:
+    """Bytes of a call's record, made where there is none."""
     blob = read(wanted)
     if blob is None:
         lock = prepare(wanted).with_suffix(".lock")
@@ -54,7 +62,7 @@ def recall(function: Callable, /, **parameters):
                     write(wanted, blob)
             finally:
                 lock.unlink(missing_ok=True)
-    return unpack(blob)
+    return blob
 
 
 def provenance() -> pd.DataFrame:
@@ -97,8 +105,13 @@ def read(wanted: Call) -> bytes | None:
     return blob if blob and manifest(blob)["key"] == wanted.key else None
 
 
-def compute(wanted: Call) -> bytes:
-    """Carry out a call in this process; the record's bytes."""
+def command() -> str:
+    """The command that is running: $BOOK_COMMAND where whoever started this process has said it better."""
+    return os.environ.get("BOOK_COMMAND") or " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+
+
+def compute(wanted: Call, asked_by: str | None = None) -> bytes:
+    """Carry out a call in this process, on behalf of a command; the record's bytes."""
     start = time.perf_counter()
     result = carry_out(wanted)
     seconds = time.perf_counter() - start
@@ -117,7 +130,7 @@ def compute(wanted: Call) -> bytes:
         "payload": hashlib.sha256(payload).hexdigest(),
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(seconds, 3),
-        "command": os.environ.get("BOOK_COMMAND") or " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": asked_by or command(),
         "commit": _commit(),
         "machine": _machine(),
         "python": platform.python_version(),
@@ -127,7 +140,7 @@ def compute(wanted: Call) -> bytes:
 
 
 def write(wanted: Call, blob: bytes) -> None:
-    """Put a record in its place, whole or not at all. Raises OSError with one sentence where it can't."""
+    """Put a record in its place, whole or not at all. Raises Unwritable where it can't."""
     path, scratch = prepare(wanted), None
     try:
         descriptor, scratch = tempfile.mkstemp(suffix=".new", dir=path.parent)
@@ -176,7 +189,7 @@ def _checked(path):
 
 def _unwritable(wanted, error, count=None):
     amount = "" if count is None else f" ({size(count)})"
-    return OSError(
+    return Unwritable(
         error.errno,
         f"the record of {wanted.function}{amount} can't be written to {place(wanted).parent} ({error.strerror}): "
         "make room there or point BOOK_CACHE elsewhere, and run it again",
