@@ -67,7 +67,7 @@ def build(out):
         site.resolve(),
         noconfig=True,
         path_config=config,
-        confoverrides={"external_toc_path": str(ROOT / "_toc.yml")},
+        confoverrides={"external_toc_path": str(ROOT / "_toc.yml"), "latex_individualpages": False},
         warningiserror=True,
         keep_going=True,
         quiet=True,

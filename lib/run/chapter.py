@@ -23,6 +23,7 @@ from nbclient.exceptions import DeadKernelError
 from traitlets.config import Config
 
 from lib.data.cache import ROOT, cache
+from lib.run import code
 
 BOOK = ROOT / "book"
 PROFILES = ("laptop", "smoke", "paper")
@@ -72,10 +73,12 @@ def read(source):
 
 
 def key(source, profile, parameters):
-    """Hash of all that decides a chapter's outputs: its text, lib, the pins, parameters, inputs."""
+    """Hash of all that decides a chapter's outputs: its text, what it imports of lib, pins, parameters, inputs."""
+    cells = "\n".join(cell.source for cell in jupytext.read(source).cells if cell.cell_type == "code")
     digest = hashlib.sha256()
-    for path in [source, ROOT / "constraints.txt", *sorted((ROOT / "lib").rglob("*.py"))]:
+    for path in (source, ROOT / "constraints.txt"):
         digest.update(path.read_bytes())
+    digest.update(code.module_hash(*code.imported(cells)).encode())
     digest.update(json.dumps([profile, parameters, inputs(profile)], sort_keys=True).encode())
     return digest.hexdigest()
 
@@ -99,6 +102,10 @@ def execute(source, profile="laptop", parameters=None, out=Path("_build"), fresh
     folder = out / "tries" if tried else out / "notebooks"
     suffix = "".join(f"-{name}={value}" for name, value in tried.items()).replace("/", "_").replace(" ", "")
     target = folder / f"{source.stem}{suffix[:120]}.ipynb"
+    command = f"make chapter CH={source.stem} PROFILE={profile}"
+    os.environ["BOOK_COMMAND"] = command + (
+        f' P="{" ".join(f"-p {n} {v}" for n, v in tried.items())}"' if tried else ""
+    )
     stamp = key(source, profile, parameters)
     if not fresh and target.exists() and json.loads(target.read_text())["metadata"].get("book_key") == stamp:
         return target, "cached"

@@ -7,7 +7,7 @@ import html
 from dataclasses import asdict, dataclass
 
 VERDICTS = ("supported", "partly supported", "not supported", "not tested")
-MIME = "application/vnd.book.verdict+json"
+KEY = "book_verdict"  # in the metadata of the cell's output
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Verdict:
             f"<p><em>Evidence.</em> {html.escape(self.evidence)}</p></div>"
         )
         plain = f"{self.claim}: {self.verdict}. Criterion: {self.criterion} Evidence: {self.evidence}"
-        return {MIME: asdict(self), "text/html": box, "text/plain": plain}
+        return {"text/html": box, "text/plain": plain}, {KEY: asdict(self)}
 
 
 def verdict(claim, verdict, *, criterion, evidence):

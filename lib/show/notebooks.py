@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from lib.show.claims import MIME
+from lib.show.claims import KEY
 
 SPEC = re.compile(r'<div class="vl-chart".*?<script type="application/json">(.*?)</script>', re.S)
 
@@ -48,9 +48,9 @@ def runs(folder):
 def verdicts(folder):
     """Verdicts that the chapters left: one dict for each, with its chapter."""
     return [
-        output["data"][MIME] | {"chapter": chapter}
+        output["metadata"][KEY] | {"chapter": chapter}
         for chapter, _, output in _outputs(folder)
-        if MIME in output.get("data", {})
+        if KEY in output.get("metadata", {})
     ]
 
 
