@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterable
 
 import dask
-from distributed import Client, Nanny, Scheduler, SpecCluster, as_completed
+from distributed import Client, KilledWorker, Nanny, Scheduler, SpecCluster, as_completed
 
 from lib.run import records
 from lib.run.calls import Call, check_code, reason
@@ -33,18 +33,16 @@ def carry_out(
     the one that takes its place. Raises ValueError where no worker offers the resources, OSError where there is no
     scheduler.
     """
-    left = {wanted_one.key: wanted_one for wanted_one in wanted}
-    lost = 0  # rounds in a row that brought nothing
     with _address(scheduler, workers, resources, retries) as address:
-        while left:
-            before = len(left)
-            with _client(address) as client:
-                _check_resources(client, resources)
-                for key, outcome in _outcomes(client, left.values(), resources):
-                    done(left.pop(key), outcome)
-            lost = lost + 1 if len(left) == before else 0
-            if lost > retries:
-                raise OSError(f"the scheduler at {address} was lost {lost} times in a row: start it again, then this")
+        suspects = []
+        for one, outcome in _all(address, wanted, resources, retries):
+            if isinstance(outcome, KilledWorker):
+                suspects.append(one)
+            else:
+                done(one, outcome)
+        for suspect in suspects:  # once more, alone: Dask blames whatever was waiting in a worker that died
+            for one, outcome in _all(address, [suspect], resources, retries):
+                done(one, _sentence(outcome) if isinstance(outcome, KilledWorker) else outcome)
 
 
 def work(wanted: Call, command: str) -> bytes | str:
@@ -56,18 +54,32 @@ def work(wanted: Call, command: str) -> bytes | str:
         return reason(error)
 
 
+def _all(address, wanted, resources, retries):
+    """Pairs of call and outcome, whatever becomes of the scheduler."""
+    left, lost = {one.key: one for one in wanted}, 0
+    while left:
+        before = len(left)
+        with _client(address) as client:
+            _check_resources(client, resources)
+            for key, outcome in _outcomes(client, list(left.values()), resources):
+                yield left.pop(key), outcome
+        lost = lost + 1 if len(left) == before else 0
+        if lost > retries:
+            raise OSError(f"the scheduler at {address} was lost {lost} times in a row: start it again, then this")
+
+
 def _outcomes(client, wanted, resources):
     """Pairs of key and outcome as they come; ends early when the scheduler is lost."""
-    wanted = list(wanted)
-    names = [f"{call.function.rpartition('.')[2].replace(':', '.')}-{call.key}" for call in wanted]
     # The same key in two sweeps is the same task: what both want is carried out once.
-    futures = client.map(work, wanted, command=records.command(), key=names, resources=resources)
-    keys = dict(zip(names, (call.key for call in wanted), strict=True))
+    keys = {f"{str(one).partition('(')[0]}-{one.key}": one.key for one in wanted}
+    futures = client.map(work, wanted, command=records.command(), key=list(keys), resources=resources)
     waiting = as_completed(futures, loop=client.loop)
     del futures  # the scheduler forgets a result once it is here
     for batch in waiting.batches():
-        failed = [future for future in batch if future.status == "error"]
-        yield from ((keys[future.key], _infrastructure(future)) for future in failed)
+        for future in batch:
+            if future.status == "error":
+                error = future.exception()
+                yield keys[future.key], error if isinstance(error, KilledWorker) else _sentence(error)
         finished = {future.key: future for future in batch if future.status == "finished"}
         try:
             results = client.gather(finished, errors="skip")
@@ -76,9 +88,8 @@ def _outcomes(client, wanted, resources):
         yield from ((keys[key], outcome) for key, outcome in results.items())
 
 
-def _infrastructure(future):
+def _sentence(error):
     """What went wrong outside the task itself: its workers died, or could not even import it."""
-    error = future.exception()
     return f"{type(error).__name__}: {str(error).splitlines()[0]}"
 
 
@@ -115,7 +126,7 @@ def _address(scheduler, workers, resources, retries):
                 }
                 for number, card in enumerate(cards)
             },
-            scheduler={"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard": False}},
+            scheduler={"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard_address": ":0"}},
             silence_logs=logging.CRITICAL,
         ) as cluster:
             yield cluster.scheduler_address

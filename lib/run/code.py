@@ -78,16 +78,18 @@ def _source(name):
         spec = importlib.util.find_spec(top)  # of a submodule it would import the packages above
     except ValueError:  # __main__ has none
         return None
-    if not (spec and spec.origin and spec.origin.endswith(".py")):
+    if spec is None or not (spec.submodule_search_locations or str(spec.origin).endswith(".py")):
         return None
-    path = Path(spec.origin)
+    # A folder without __init__.py is a package too, whose own source is empty.
+    folders = spec.submodule_search_locations
+    path = Path(list(folders)[0], "__init__.py") if folders else Path(spec.origin)
     for part in rest:
-        places = (path.parent / part / "__init__.py", path.parent / f"{part}.py")
-        found = [place for place in places if path.name == "__init__.py" and place.is_file()]
-        if not found:
+        inside = path.parent / part
+        found = [place for place in (inside / "__init__.py", inside.with_name(f"{part}.py")) if place.is_file()]
+        if path.name != "__init__.py" or not (found or inside.is_dir()):
             return None
-        path = found[0]
-    return path
+        path = found[0] if found else inside / "__init__.py"
+    return path if path.is_file() else None
 
 
 def _digest(paths):

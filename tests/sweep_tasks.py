@@ -1,0 +1,55 @@
+"""Tasks that the tests of sweeps give to workers; each computation leaves a file `N-PID-TIME` in its folder."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+
+def square(n: int, folder: str) -> dict:
+    """One number."""
+    _mark(folder, n)
+    return {"square": n * n, "threads": int(os.environ.get("OMP_NUM_THREADS", 0))}
+
+
+def held(n: int, folder: str, at: int) -> dict:
+    """Waits at one point of the grid until it is let go."""
+    _mark(folder, n)
+    while n == at and not Path(folder, "go").exists():
+        time.sleep(0.01)
+    return {"square": n * n}
+
+
+def fragile(n: int, folder: str) -> dict:
+    """Fails at 2."""
+    _mark(folder, n)
+    if n == 2:
+        raise ValueError("two is not allowed")
+    return {"square": n * n}
+
+
+def deadly(n: int, folder: str) -> dict:
+    """Kills its worker at 1."""
+    _mark(folder, n)
+    if n == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return {"square": n * n}
+
+
+def alone(n: int, folder: str, device: str = "cuda") -> dict:
+    """Fails when another task of the same process is inside."""
+    guard = Path(folder, f"inside-{os.getpid()}")
+    os.close(os.open(guard, os.O_CREAT | os.O_EXCL))
+    time.sleep(0.02)
+    guard.unlink()
+    return {"square": n * n}
+
+
+def nap(n: int, seconds: float = 0.01) -> dict:
+    """Takes a known time."""
+    time.sleep(seconds)
+    return {"n2": n}
+
+
+def _mark(folder, n):
+    Path(folder, f"{n}-{os.getpid()}-{time.time_ns()}").touch()

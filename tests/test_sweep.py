@@ -1,0 +1,272 @@
+"""Sweeps on real clusters: every result exactly once, whatever dies."""
+
+import multiprocessing
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from lib.data.cache import ROOT
+from lib.run import cluster, cost, records, sweep
+from lib.run.calls import call
+from tests import sweep_tasks as tasks
+
+SIX = [{"n": n} for n in range(6)]
+
+
+class Cluster:
+    """A scheduler and workers, each a process of its own, that share no cache with the client."""
+
+    def __init__(self, folder):
+        self.folder, self.workers, self.port = folder, [], free_port()
+        self.address = f"tcp://127.0.0.1:{self.port}"
+        self.start_scheduler()
+
+    def start_scheduler(self):
+        options = ["--host", "127.0.0.1", "--port", str(self.port), "--dashboard-address", ":0"]
+        self.scheduler = self.start("distributed.cli.dask_scheduler", *options)
+
+    def start_worker(self):
+        options = ["--no-nanny", "--nthreads", "2", "--resources", "GPU=1", "--no-dashboard"]
+        self.workers.append(self.start("distributed.cli.dask_worker", self.address, *options))
+
+    def start(self, module, *options):
+        environment = os.environ | {"BOOK_CACHE": str(self.folder / "cache")}
+        with open(self.folder / "log", "a") as log:
+            command = [sys.executable, "-m", module, *options, "--local-directory", str(self.folder / "scratch")]
+            if "scheduler" in module:
+                command = command[:-2]
+            return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+
+    def stop(self):
+        for process in [*self.workers, self.scheduler]:
+            process.kill()
+            process.wait()
+
+
+def free_port():
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return listening.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def two_workers(tmp_path_factory):
+    running = Cluster(tmp_path_factory.mktemp("cluster"))
+    running.start_worker()
+    running.start_worker()
+    yield running
+    running.stop()
+
+
+@pytest.fixture(autouse=True)
+def client(tmp_path, monkeypatch):
+    """The client's own cache, and no place but those that a test names."""
+    monkeypatch.setenv("BOOK_CACHE", str(tmp_path / "cache"))
+    for name in ("SCHEDULER", "WORKERS", "YES"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "made").mkdir()
+    return str(tmp_path / "made")
+
+
+def made(folder):
+    """How often each point was computed."""
+    return Counter(int(path.name.split("-")[0]) for path in Path(folder).glob("*-*-*"))
+
+
+def assert_each_once(frame, points=6):
+    """Every result is in the table and in one sound record."""
+    assert frame["n"].tolist() == list(range(points)) and frame["square"].tolist() == [n * n for n in range(points)]
+    kept = list(records.cache().glob("records/*/*"))
+    assert len(kept) == points and {records.state(path)[0] for path in kept} == {"ok"}
+
+
+def until(condition, seconds=60):
+    """Wait for something that another process does."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.02)
+
+
+def in_background(*arguments, **keywords):
+    """A sweep in a thread; call the result to wait for its table."""
+    outcome = {}
+
+    def target():
+        try:
+            outcome["table"] = sweep.run(*arguments, **keywords)
+        except Exception as error:
+            outcome["error"] = error
+
+    thread = threading.Thread(target=target)
+    thread.start()
+
+    def table():
+        thread.join(timeout=120)
+        if "error" in outcome:
+            raise outcome["error"]
+        return outcome["table"]
+
+    return table
+
+
+def test_product_varies_the_last_fastest():
+    assert sweep.product(a=[1, 2], b="xy") == [{"a": a, "b": b} for a in (1, 2) for b in "xy"]
+
+
+def test_in_this_process_and_again_from_records(client):
+    first = sweep.run(tasks.square, SIX, folder=client)
+    assert_each_once(first)
+    pd.testing.assert_frame_equal(sweep.run(tasks.square, SIX + SIX[:1], folder=client)[:6], first)
+    assert sweep.run(tasks.square, [{"n": 9}, {"n": 2}], folder=client)["square"].tolist() == [81, 4]
+    assert made(client) == Counter([*range(6), 9])
+
+
+def test_wrong_sweeps_get_one_sentence(client):
+    with pytest.raises(ValueError, match="grid of the sweep is empty"):
+        sweep.run(tasks.square, [], folder=client)
+    with pytest.raises(ValueError, match="can't be called so: missing a required argument: 'n'; it takes"):
+        sweep.run(tasks.square, [{"n": 1}, {"m": 2}], folder=client)
+    assert not made(client)
+
+
+@pytest.mark.parametrize("where", ["here", "workers"])
+def test_a_failed_task_is_named_at_the_end_and_loses_no_other(client, two_workers, where):
+    place = {} if where == "here" else {"scheduler": two_workers.address}
+    named = r"1 of 6 tasks failed.*\n.*fragile\(.*n=2\): ValueError: two is not allowed \(sweep_tasks.py:"
+    with pytest.raises(sweep.SweepError, match=named):
+        sweep.run(tasks.fragile, SIX, folder=client, **place)
+    rest = [point for point in SIX if point["n"] != 2]
+    assert len(sweep.run(tasks.fragile, rest, folder=client)) == 5
+    assert made(client) == Counter(range(6))
+
+
+def test_results_travel_to_the_client(client, two_workers, monkeypatch):
+    monkeypatch.setenv("SCHEDULER", two_workers.address)
+    monkeypatch.setenv("BOOK_COMMAND", "make book PROFILE=paper")
+    table = sweep.run(tasks.square, SIX, folder=client)
+    assert_each_once(table)
+    assert not list((two_workers.folder / "cache").rglob("*.record"))
+    assert set(records.provenance()["command"][-6:]) == {"make book PROFILE=paper"}
+    sweep.run(tasks.square, SIX, folder=client)
+    assert made(client) == Counter(range(6))
+
+
+def test_one_gpu_a_task(client, two_workers):
+    table = sweep.run(tasks.alone, SIX * 2, folder=client, scheduler=two_workers.address)
+    assert len(table) == 12
+    with pytest.raises(ValueError, match="no worker of tcp.* offers QPU=1: start them with --resources 'QPU=1'"):
+        sweep.run(tasks.square, SIX, folder=client, scheduler=two_workers.address, resources={"QPU": 1})
+
+
+def test_started_twice_at_once(client, two_workers):
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        both = [pool.apply_async(run_square, (client, two_workers.address)) for _ in range(2)]
+        tables = [pd.DataFrame(result.get(timeout=120)) for result in both]
+    for table in tables:
+        assert_each_once(table, 60)
+
+
+def run_square(folder, address):
+    """In a process of its own."""
+    return sweep.run(tasks.square, [{"n": n} for n in range(60)], folder=folder, scheduler=address).to_dict("list")
+
+
+def test_a_worker_killed_in_mid_task(client, two_workers):
+    table = in_background(tasks.held, SIX, folder=client, at=3, scheduler=two_workers.address)
+    until(lambda: 3 in made(client))
+    pid = next(int(path.name.split("-")[1]) for path in Path(client).glob("3-*"))
+    victim = next(worker for worker in two_workers.workers if worker.pid == pid)
+    victim.send_signal(signal.SIGKILL)
+    until(lambda: made(client)[3] == 2)  # the other worker has taken it over
+    Path(client, "go").touch()
+    assert_each_once(table())
+    victim.wait()
+    two_workers.workers.remove(victim)
+    two_workers.start_worker()
+
+
+def test_the_scheduler_restarted(client, tmp_path):
+    running = Cluster(tmp_path)
+    try:
+        running.start_worker()
+        table = in_background(tasks.held, SIX, folder=client, at=5, scheduler=running.address)
+        until(lambda: len(list((tmp_path / "cache").rglob("*.record"))) == 5)  # all but the one that is held
+        running.stop()
+        running.start_scheduler()
+        running.start_worker()
+        until(lambda: made(client)[5] == 2)
+        Path(client, "go").touch()
+        assert_each_once(table())
+        assert made(client) == Counter([*range(6), 5])
+    finally:
+        running.stop()
+
+
+def test_local_workers_share_the_threads_and_survive_a_task_that_kills_them(client):
+    table = sweep.run(tasks.square, SIX, folder=client, workers=2)
+    assert_each_once(table)
+    assert set(table["threads"]) == {max(1, os.cpu_count() // 2)}
+    with pytest.raises(sweep.SweepError, match=r"1 of 6 .*\n.*deadly\(.*n=1\): KilledWorker: "):
+        sweep.run(tasks.deadly, SIX, folder=client, workers=2, retries=1)
+    assert len(sweep.run(tasks.deadly, [p for p in SIX if p["n"] != 1], folder=client)) == 5
+
+
+def test_no_scheduler_is_one_sentence(client, monkeypatch):
+    monkeypatch.setattr(cluster, "PATIENCE", "1s")
+    with pytest.raises(OSError, match="no Dask scheduler answers at tcp://127.0.0.1:.*: start one there"):
+        sweep.run(tasks.square, SIX, folder=client, scheduler=f"tcp://127.0.0.1:{free_port()}")
+
+
+def test_a_worker_with_other_code_or_packages_refuses(client):
+    wanted = call(tasks.square, {"n": 1, "folder": client})
+    assert "another version of tests.sweep_tasks: give it the same commit" in cluster.work(replace(wanted, code=""), "")
+    other = replace(wanted, versions=wanted.versions | {"torch": "0.1"})
+    assert "not 0.1: install constraints.txt" in cluster.work(other, "")
+    assert not made(client)
+
+
+def test_a_high_cost_needs_a_yes(client, monkeypatch):
+    monkeypatch.setattr(cost, "HOURS", 0)
+    with pytest.raises(ValueError, match="this sweep needs 6 tasks, .* about .* CPU-hours, more than .*: say --yes"):
+        sweep.run(tasks.nap, SIX, seconds=0.002)
+    assert len(list(records.cache().rglob("*.record"))) == 1  # the one that was measured
+    told = []
+    assert len(sweep.run(tasks.nap, SIX, seconds=0.002, yes=True, announce=told.append)) == 6
+    assert [one.tasks for one in told] == [5] and told[0].seconds >= 5 * 0.002
+    with pytest.raises(ValueError, match=r"at most 30.0 GB to download, an unknown time, more than the 20.0 GB"):
+        cost.Cost(3, 30_000_000_000, None, "GPU").check(yes=False)
+
+
+def test_command_line(client, tmp_path, monkeypatch, capsys):
+    grid, out = tmp_path / "grid.yml", tmp_path / "out.csv"
+    grid.write_text(f"grid: {{n: [1, 2], folder: [{client}]}}")
+
+    def command(*options):
+        monkeypatch.setattr(sys, "argv", ["sweep", *options])
+        sweep.main()
+        return capsys.readouterr().out
+
+    task = "tests.sweep_tasks:fragile"
+    assert command(task, str(grid), "--dry-run").startswith("0 of 2 are recorded; the rest: 2 tasks, at most 0.0 MB")
+    with pytest.raises(SystemExit, match=r"error: 1 of 2 tasks failed.*\n.*two is not allowed"):
+        command(task, str(grid), "--out", str(out))
+    assert not out.exists()
+    grid.write_text(f"grid: [{{n: 1}}, {{n: 3}}]\nfixed: {{folder: {client}}}")
+    assert "2 points, 2 rows" in command(task, str(grid), "--out", str(out))
+    assert pd.read_csv(out)["square"].tolist() == [1, 9]
+    grid.write_text("points: []")
+    with pytest.raises(SystemExit, match="error: a function needs a YAML file of grid:"):
+        command(task, str(grid))
+    with pytest.raises(SystemExit, match="error: there is no chapter 'nowhere'"):
+        command("nowhere")
