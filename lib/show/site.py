@@ -67,7 +67,7 @@ def write_data(app):
 def link_figures(app, doctree):
     """Add to each figure's caption links to its data and to its code."""
     known = {figure.name: figure for figure in notebooks.figures(app.srcdir)}
-    for figure in list(doctree.findall(nodes.figure)):  # a list: anchors are inserted on the way
+    for figure in doctree.findall(nodes.figure):
         name = next((n for n in figure["names"] if n in known), None)
         caption = next(iter(figure.findall(nodes.caption)), None)
         if name is None or caption is None:
@@ -80,7 +80,7 @@ def link_figures(app, doctree):
         while cell.parent is not None and "cell" not in cell.get("classes", []):
             cell = cell.parent
         if "cell" in cell.get("classes", []):
-            cell.insert(0, nodes.raw("", f'<span id="{anchor}"></span>', format="html"))
+            cell["ids"].append(anchor)
 
 
 def mend_page(app, pagename, templatename, context, doctree):
