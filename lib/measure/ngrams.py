@@ -1,0 +1,208 @@
+"""Which token follows which context, counted exactly: token ids in, a sparse matrix of contexts by next tokens out.
+
+An n-gram gets a number by naming pairs of shorter ones (Karp, Miller and Rosenberg 1972): bigrams are pairs of tokens,
+4-grams pairs of bigrams. A name is a rank in a sorted array of 64-bit keys, so that counting is a few sorts of integers
+and a context's rank is its place in lexicographic order. Counts of shards of a text add up to those of the text.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+
+from lib.measure.ngram_spectrum import w_error
+
+__all__ = ["Counts", "context_matrix", "count", "matrix", "merge", "sample", "shards", "shuffled", "w_error"]
+
+ORDERS = range(2, 7)
+LARGEST_VOCABULARY = 2**18
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How often each token follows each context."""
+
+    contexts: np.ndarray  # (C, order - 1) uint32, distinct, in lexicographic order
+    following: sparse.csr_array  # (C, V) int64
+
+    @property
+    def occurrences(self) -> np.ndarray:
+        """How often each context occurs before some token, (C,)."""
+        return self.following.sum(axis=1)
+
+    def __getitem__(self, rows) -> "Counts":
+        """The counts of some of the contexts."""
+        return Counts(self.contexts[rows], self.following[rows])
+
+
+def context_matrix(
+    tokens,
+    order: int,
+    vocab_size: int,
+    contexts: int | None = None,
+    min_count: int = 1,
+    weighted: bool = False,
+    seed: int = 0,
+) -> sparse.csr_array:
+    """Empirical distributions of the token after each distinct context of order - 1 tokens, (C, V) in float64.
+
+    Rows sum to 1 and stand in the lexicographic order of their contexts. contexts: how many distinct ones, drawn
+    uniformly by seed (None: all; fewer if the text has fewer); min_count: how often a context must occur; weighted: a
+    row times the square root of its context's frequency over the mean one, so that squared errors average over the text
+    and not over the distinct contexts. Raises ValueError for an order outside 2 to 6, a text shorter than one n-gram,
+    ids outside the vocabulary, or counts that leave no context. Source: paper, section 5.1.
+    """
+    return matrix(count(tokens, order, vocab_size), contexts, min_count, weighted, seed)
+
+
+def count(tokens, order: int, vocab_size: int) -> Counts:
+    """Count every n-gram of a text in one pass; O(N) memory, (N,) ids of any integer type. Raises as context_matrix."""
+    tokens = _checked(tokens, order, vocab_size)
+    codes, first = _codes(tokens, order - 1)
+    keys = codes[: len(tokens) - order + 1].astype(np.uint64)
+    width = _bits(vocab_size)
+    keys <<= width
+    keys |= tokens[order - 1 :]
+    keys.sort()
+    starts = np.flatnonzero(_changes(keys))
+    occurrences = np.diff(starts, append=len(keys))
+    keys = keys[starts]
+    following = (keys & ((1 << width) - 1)).astype(np.int32)
+    keys >>= width
+    rows = np.flatnonzero(_changes(keys))
+    codes = keys[rows].astype(np.int64)
+    labels = codes[:, None] if order == 2 else np.lib.stride_tricks.sliding_window_view(tokens, order - 1)[first[codes]]
+    shape = (len(rows), vocab_size)
+    table = sparse.csr_array((occurrences, following, np.append(rows, len(keys)).astype(np.int32)), shape=shape)
+    return Counts(labels.astype(np.uint32), table)
+
+
+def shards(tokens, order: int, size: int) -> Iterator[np.ndarray]:
+    """Cut a text into pieces whose n-grams are together exactly its own: neighbours share order - 1 tokens."""
+    if size < 1:
+        raise ValueError(f"shards of {size} n-grams can't be cut: expected at least 1; raise size")
+    for start in range(0, max(len(tokens) - order + 1, 1), size):
+        yield tokens[start : start + size + order - 1]
+
+
+def merge(parts: Sequence[Counts]) -> Counts:
+    """Add up the counts of shards of a text; with one part, add up the rows of equal contexts."""
+    if len({(part.contexts.shape[1], part.following.shape[1]) for part in parts}) != 1:
+        raise ValueError("the parts can't be merged: expected at least one, all of one order and one vocabulary")
+    contexts = np.concatenate([part.contexts for part in parts])
+    ranks = np.zeros(len(contexts), np.uint32)
+    for column in contexts.T:
+        ranks, first = _name(ranks, column)
+    table = sparse.vstack([part.following for part in parts], format="coo")
+    shape = (len(first), table.shape[1])
+    return Counts(contexts[first], sparse.csr_array((table.data, (ranks[table.row], table.col)), shape=shape))
+
+
+def sample(counts: Counts, contexts: int | None, seed: int = 0) -> Counts:
+    """Draw so many distinct contexts uniformly, or keep all if there are no more.
+
+    The draw keeps the smallest hashes of the contexts themselves, so it doesn't depend on the rest of the text: samples
+    of shards, merged and sampled again, are the sample of the whole, and a smaller sample is part of a larger one.
+    """
+    if contexts is not None and contexts < 1:
+        raise ValueError(f"{contexts} contexts can't be drawn: expected at least 1, or None for all")
+    if contexts is None or contexts >= len(counts.contexts):
+        return counts
+    smallest = np.argpartition(_hash(counts.contexts, seed), contexts - 1)[:contexts]
+    return counts[np.sort(smallest)]
+
+
+def matrix(
+    counts: Counts, contexts: int | None = None, min_count: int = 1, weighted: bool = False, seed: int = 0
+) -> sparse.csr_array:
+    """Rows of empirical next-token distributions from counts; parameters and errors as in context_matrix."""
+    counts = sample(counts[counts.occurrences >= min_count], contexts, seed)
+    occurrences = counts.occurrences.astype(np.float64)
+    if not len(occurrences):
+        raise ValueError(f"no context occurs {min_count} times: expected at least one that does; lower min_count")
+    scale = 1 / occurrences
+    if weighted:
+        scale *= np.sqrt(occurrences / occurrences.mean())
+    return sparse.csr_array(sparse.diags_array(scale) @ counts.following)
+
+
+def shuffled(counts: Counts, seed: int = 0) -> Counts:
+    """Deal the next tokens out again over the contexts at random: each context and each token occurs as often."""
+    table = counts.following.tocoo()
+    rows = np.repeat(table.row, table.data)
+    columns = np.random.default_rng(seed).permutation(np.repeat(table.col, table.data))
+    return Counts(counts.contexts, sparse.csr_array((np.ones_like(rows), (rows, columns)), shape=table.shape))
+
+
+def _codes(tokens, length):
+    """Number of the n-gram that starts at each place, increasing in lexicographic order; where each number is first."""
+    if length == 1:
+        return tokens, None
+    half = (length + 1) // 2
+    codes, _ = _codes(tokens, half)
+    return _name(codes[: len(codes) - (length - half)], codes[length - half :])
+
+
+def _name(left, right):
+    """Ranks of pairs among the distinct pairs, in ascending order, and the place where each rank is first."""
+    shift, place = _bits(int(right.max()) + 1), _bits(len(left))
+    keys = left.astype(np.uint64)
+    keys <<= shift
+    keys |= right
+    if _bits(int(left.max()) + 1) + shift + place <= 64:  # places fit beside the keys: sorting values is 7 times faster
+        keys <<= place
+        keys |= np.arange(len(keys), dtype=np.uint64)
+        keys.sort()
+        where = (keys & ((1 << place) - 1)).astype(np.uint32)
+        keys >>= place
+    else:
+        where = np.argsort(keys, kind="stable")
+        keys = keys[where]
+    new = _changes(keys)
+    ranks = np.empty(len(keys), np.uint32)
+    ranks[where] = np.cumsum(new, dtype=np.uint32) - 1
+    return ranks, where[new]
+
+
+def _changes(ordered):
+    """Whether each entry differs from the one before it."""
+    new = np.ones(len(ordered), bool)
+    np.not_equal(ordered[1:], ordered[:-1], out=new[1:])
+    return new
+
+
+def _bits(size):
+    """Bits that number so many things, as the 64-bit type that keeps shifts unsigned."""
+    return np.uint64(max(int(size) - 1, 1).bit_length())
+
+
+def _hash(contexts, seed):
+    """A hash of each row, (C,) uint64: SplitMix64 (Steele, Lea and Flood 2014) chained over the columns."""
+    state = np.full(len(contexts), np.random.SeedSequence(seed).generate_state(1, np.uint64)[0])
+    for column in contexts.T:
+        state += column.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+        state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        state ^= state >> np.uint64(31)
+    return state
+
+
+def _checked(tokens, order, vocab_size):
+    """Token ids as a uint32 array."""
+    tokens = np.asarray(tokens)
+    if order not in ORDERS:
+        raise ValueError(f"order {order} can't be counted: expected 2 to 6; pass the n of the n-grams, contexts are n - 1")
+    if not 1 <= vocab_size <= LARGEST_VOCABULARY:
+        raise ValueError(f"a vocabulary of {vocab_size} can't be counted: expected 1 to 2^18 entries; pass vocab_size")
+    if tokens.ndim != 1 or tokens.dtype.kind not in "iu" or len(tokens) < order:
+        raise ValueError(
+            f"tokens of shape {tokens.shape} and type {tokens.dtype} hold no {order}-gram: expected at least {order} "
+            "integer ids in one dimension; pass a longer text"
+        )
+    if tokens.min() < 0 or tokens.max() >= vocab_size:
+        raise ValueError(
+            f"ids from {tokens.min()} to {tokens.max()} don't fit a vocabulary of {vocab_size}: expected 0 to "
+            f"{vocab_size - 1}; pass the tokenizer's own size"
+        )
+    return tokens.astype(np.uint32, copy=False)
