@@ -10,6 +10,7 @@ import ast
 import fnmatch
 import hashlib
 import logging
+import os
 import ssl
 import subprocess
 import sys
@@ -57,7 +58,8 @@ class Source:
     unpacked: int  # bytes of the members that are kept
     members: tuple[str, ...]  # patterns of file names
     archives: tuple[Archive, ...]
-    terms: str = ""
+    terms: str = ""  # to be accepted first, by setting the environment variable `consent` to `accepted`
+    consent: str = ""
 
     @property
     def download(self) -> int:
@@ -96,14 +98,17 @@ def source(name: str, table: Path = TABLE) -> Source:
 def fetch(name: str, table: Path = TABLE) -> Path:
     """Folder with the members of a source, downloaded, verified and unpacked the first time.
 
-    Raises ValueError for an unknown name or an archive that is not the pinned one, ConnectionError where the
-    index or the file cannot be reached, OSError on a full disk.
+    Raises ValueError for an unknown name, terms not accepted or an archive that is not the pinned one,
+    ConnectionError where the index or the file cannot be reached, OSError on a full disk.
     """
     wanted = source(name, table)
     return once(wanted.folder, lambda scratch: _fill(scratch, wanted))
 
 
 def _fill(folder: Path, wanted: Source) -> None:
+    if wanted.terms and os.environ.get(wanted.consent) != "accepted":
+        raise ValueError(f"{wanted.name} is not open source: {wanted.terms}; to accept them set the environment "
+                         f"variable {wanted.consent}=accepted")
     needed = wanted.download + wanted.unpacked
     if disk_usage(folder.parent).free < needed:
         raise disk_full(folder, needed)
@@ -265,7 +270,7 @@ def main(arguments: list[str] | None = None) -> None:
               f"download, {size(sum(item.unpacked for item in missing))} on disk in {cache() / 'sources'}")
         for item in missing:
             if item.terms:
-                print(item.terms)
+                print(f"{item.name}: {item.terms}")
             fetch(item.name)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")

@@ -1,0 +1,227 @@
+"""A model by address, NAME@REVISION: on the hub, in a folder, in an archive of the package index, or in the suite.
+
+EleutherAI/pythia-70m@step3000    a repository of the hub
+./my-model                        a folder as transformers saves it; ./run@step512 is its subfolder step512
+package:smollm2-135m              inside a pinned archive; also package:gemma3-270m
+suite:nano-16-seed0@step512       trained by `make suite`
+
+package:neox-20b (also Pythia's) and package:gpt2 are tokenizers only.
+Checkpoints are untrusted: safetensors or weights-only unpickling, and no code of a repository is ever run.
+"""
+
+import hashlib
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+
+from lib.data import hub, tensors
+from lib.data.cache import ROOT, cache, once
+from lib.data.sources import fetch, source
+
+MODELS = ("smollm2-135m", "gemma3-270m")
+TOKENIZERS = ("neox-20b", "gpt2")
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a model is."""
+
+    kind: str  # hub, folder, package or suite
+    name: str
+    revision: str | None = None
+
+    def __str__(self) -> str:
+        prefix = f"{self.kind}:" if self.kind in ("package", "suite") else ""
+        return f"{prefix}{self.name}" + (f"@{self.revision}" if self.revision else "")
+
+
+def parse(address: str) -> Address:
+    """The parts of an address. Raises ValueError for what is none, or names no package that there is."""
+    name, _, revision = address.partition("@")
+    kind, colon, rest = name.partition(":")
+    if name.startswith((".", "/", "~")):
+        return Address("folder", name, revision or None)
+    if colon and kind in ("package", "suite") and rest:
+        if kind == "package" and (rest not in MODELS + TOKENIZERS or revision):
+            raise ValueError(f"unknown model {address!r}: expected package:NAME with NAME one of "
+                             f"{', '.join(MODELS + TOKENIZERS)}, without a revision")
+        return Address(kind, rest, revision or None)
+    if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) and address == name + (f"@{revision}" if revision else ""):
+        return Address("hub", name, revision or None)
+    raise ValueError(f"{address!r} is no address of a model: expected org/name@revision, ./folder, package:name or "
+                     "suite:run@step512")
+
+
+def load(
+    address: str, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    """Model, in evaluation mode, and tokenizer. Raises ValueError where there is none at the address."""
+    parsed = parse(address)
+    where = _where(parsed)
+    with hub.explained(parsed.name, parsed.revision):
+        model = AutoModelForCausalLM.from_pretrained(**where, dtype=dtype, trust_remote_code=False)
+    return model.to(device).eval(), tokenizer(address)
+
+
+def tokenizer(address: str) -> PreTrainedTokenizerFast:
+    """Only the tokenizer of a model, or one of those that come without a model."""
+    parsed = parse(address)
+    if parsed.kind == "package" and parsed.name in TOKENIZERS:
+        return _packaged_tokenizer(parsed.name)
+    with hub.explained(parsed.name, parsed.revision):
+        return AutoTokenizer.from_pretrained(**_where(parsed), trust_remote_code=False)
+
+
+def head(address: str, rows: int | None = None) -> torch.Tensor:
+    """Output embedding (V, d) in its stored dtype, read without the body; rows: keep the first so many.
+
+    From the hub only the head's own bytes are fetched, once. A tied head is the input embedding.
+    Raises ValueError where there is no head, or fewer rows.
+    """
+    parsed = parse(address)
+    if parsed.kind == "hub":
+        return hub.head(parsed.name, parsed.revision, rows)
+    folder = Path(_where(parsed)["pretrained_model_name_or_path"])
+    tied = AutoConfig.from_pretrained(folder, trust_remote_code=False).tie_word_embeddings
+    name, file, place = tensors.find_head(os.listdir(folder), lambda part: (folder / part).open("rb"), tied)
+    if file is None:
+        return tensors.legacy_head(folder / name, tied, rows)
+    with file:
+        return tensors.read(file, place, rows)
+
+
+def revisions(name: str) -> list[str]:
+    """Revisions of a model, by training step where their names are steps, then by name; [] where there is just one."""
+    parsed = parse(name)
+    if parsed.kind == "hub":
+        return sorted(hub.revisions(parsed.name), key=_order)
+    if parsed.kind == "suite":
+        return [f"step{step}" for step in sorted(_run(parsed)["steps"])]
+    if parsed.kind == "folder":
+        return sorted((path.parent.name for path in _existing(parsed).glob("*/config.json")), key=_order)
+    return []
+
+
+def fingerprint(address: str) -> str:
+    """What the weights at an address are: changes whenever they do."""
+    parsed = parse(address)
+    if parsed.kind == "hub":
+        return f"{parsed.name}@{hub.commit(parsed.name, parsed.revision)}"
+    if parsed.kind == "package":
+        return source(parsed.name).folder.name
+    if parsed.kind == "suite":
+        return f"{_run(parsed)['key']}@{_step(parsed)}"
+    digest = hashlib.sha256()
+    for file in sorted(path for path in _existing(parsed).iterdir() if path.is_file()):
+        with file.open("rb") as stream:
+            digest.update(f"{file.name} {hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def available(address: str) -> bool:
+    """Whether loading needs no download and no consent."""
+    parsed = parse(address)
+    if parsed.kind == "hub":
+        return hub.cached(parsed.name, parsed.revision)
+    if parsed.kind == "package":
+        return source(parsed.name).state == "ready"
+    try:
+        return bool(_where(parsed))
+    except ValueError:
+        return False
+
+
+def download_size(address: str) -> dict[str, int]:
+    """Bytes that head() and load() would still fetch from the hub, as `head` and `model`; 0 for what is not there."""
+    parsed = parse(address)
+    if parsed.kind != "hub":
+        return {"head": 0, "model": 0}
+    return hub.download_size(parsed.name, parsed.revision)
+
+
+def _where(address: Address) -> dict[str, str | Path]:
+    """Arguments of from_pretrained."""
+    if address.kind == "hub":
+        return {"pretrained_model_name_or_path": address.name, "revision": hub.commit(address.name, address.revision)}
+    if address.kind == "package":
+        if address.name in TOKENIZERS:
+            raise ValueError(f"{address} is a tokenizer only: expected package:NAME with one of {', '.join(MODELS)}")
+        folder = once(cache() / "models" / source(address.name).folder.name, lambda path: _convert(path, address.name))
+        return {"pretrained_model_name_or_path": folder}
+    if address.kind == "suite":
+        return {"pretrained_model_name_or_path": _suite() / _run(address)["path"] / _step(address)}
+    folder = _existing(address)
+    if not (folder / "config.json").exists():
+        raise ValueError(f"{folder} holds no config.json: expected a folder as save_pretrained writes it")
+    return {"pretrained_model_name_or_path": folder}
+
+
+def _existing(address: Address) -> Path:
+    """The folder that an address names, relative to the working directory or to the root of the book."""
+    tail = Path(address.name).expanduser() / (address.revision or "")
+    for base in (Path.cwd(), ROOT):
+        if (base / tail).is_dir():
+            return base / tail
+    raise ValueError(f"there is no folder {tail}: expected one as save_pretrained writes it")
+
+
+def _suite() -> Path:
+    return cache() / "suite"
+
+
+def _run(address: Address) -> dict:
+    index = _suite() / "index.json"
+    runs = json.loads(index.read_text(encoding="utf-8")) if index.exists() else {}
+    if address.name not in runs:
+        known = f"trained are {', '.join(sorted(runs))}" if runs else "nothing is trained yet"
+        raise ValueError(f"the suite has no run {address.name!r} ({known}): run `make suite`")
+    return runs[address.name]
+
+
+def _step(address: Address) -> str:
+    steps = _run(address)["steps"]
+    step = address.revision or f"step{max(steps)}"
+    if step not in [f"step{known}" for known in steps]:
+        raise ValueError(f"{address} was not kept: expected one of step{', step'.join(map(str, sorted(steps)))}")
+    return step
+
+
+def _order(revision: str) -> tuple[int, int, str]:
+    """Steps in order, before all other names."""
+    step = re.fullmatch(r"step(\d+)", revision)
+    return (0, int(step[1]), "") if step else (1, 0, revision)
+
+
+def _convert(path: Path, name: str) -> None:
+    """GGUF to a folder of float32 safetensors, which loads a hundred times faster."""
+    parts = sorted(fetch(name).rglob("*.gguf*"))
+    path.mkdir()
+    whole = path / "model.gguf"
+    with whole.open("wb") as out:
+        for part in parts:
+            out.write(part.read_bytes())
+    model = AutoModelForCausalLM.from_pretrained(path, gguf_file=whole.name, dtype=torch.float32)
+    # The weights are plain float32 from here on: what remembers their quantisation would stop them being saved.
+    model.hf_quantizer = None
+    del model.config.quantization_config
+    model.save_pretrained(path)
+    AutoTokenizer.from_pretrained(path, gguf_file=whole.name).save_pretrained(path)
+    whole.unlink()
+
+
+def _packaged_tokenizer(name: str) -> PreTrainedTokenizerFast:
+    folder = fetch(name)
+    if name == "neox-20b":
+        (file,) = folder.rglob("20B_tokenizer.json")
+        return PreTrainedTokenizerFast(tokenizer_file=os.fspath(file), eos_token="<|endoftext|>")
+    (vocabulary,), (merges,) = folder.rglob("encoder.json"), folder.rglob("vocab.bpe")
+    bytes_pairs = Tokenizer(models.BPE.from_file(os.fspath(vocabulary), os.fspath(merges)))
+    bytes_pairs.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bytes_pairs.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=bytes_pairs, eos_token="<|endoftext|>")
