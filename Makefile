@@ -48,7 +48,7 @@ lab: $(VENV)/.ready  ## JupyterLab, where a chapter opens as a notebook
 	@mkdir -p _build/lab/labconfig
 	@echo '{"@jupyterlab/docmanager-extension:plugin": {"defaultViewers": {"markdown": "Jupytext Notebook"}}}' \
 		> _build/lab/labconfig/default_setting_overrides.json
-	@JUPYTER_CONFIG_PATH=$(CURDIR)/_build/lab $(BIN)/jupyter lab --notebook-dir=. book
+	@JUPYTER_CONFIG_PATH=$(CURDIR)/_build/lab $(BIN)/jupyter lab --notebook-dir=. --LabApp.default_url=/lab/tree/book
 
 serve:  ## the built site on http://localhost:8000
 	@$(if $(wildcard _build/html),$(PYTHON) -m http.server 8000 --bind 127.0.0.1 --directory _build/html,echo "error: no site yet; run make book"; exit 1)
