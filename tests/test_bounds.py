@@ -22,7 +22,6 @@ from lib.measure.softmax_problem import (
 ABOVE = ["bennett", "range", "confident_range", "norm", "confident_norm", "first_order", "extreme"]
 problems = st.builds(
     draw,
-    extremal,
     vocabulary=st.integers(2, 10),
     width=st.integers(1, 8),
     contexts=st.integers(1, 60),

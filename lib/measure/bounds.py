@@ -35,18 +35,23 @@ def divergences(logits: Array, change: Array) -> dict[str, np.ndarray]:
         raise ValueError(f"logits {tuple(z.shape)} and change {tuple(d.shape)} must both be (N, V): one row a context.")
     log_p = z.log_softmax(-1)
     p = log_p.exp()
-    norm = (d - d.mean(-1, keepdim=True)).square().sum(-1)
-    if not torch.isfinite(norm + log_p.sum(-1)).all():
+    d = d - _dot(p, d)[:, None]
+    norm, (low, high) = _dot(d, d) - d.sum(-1).square() / d.shape[-1], d.aminmax(dim=-1)
+    if not torch.isfinite(norm + log_p.amin(-1)).all():
         raise ValueError("logits or their change hold NaN or infinite entries: check the head and the states.")
-    d = d - (p * d).sum(-1, keepdim=True)
-    variance, high = (p * d.square()).sum(-1), d.amax(-1)
-    spread = high - d.amin(-1)
-    kappa = torch.as_tensor(curvature(p.amax(-1)), device=p.device)
+    variance, spread = _dot(p.mul_(d), d), high - low
+    kappa = torch.as_tensor(curvature(log_p.amax(-1).exp()), device=d.device)
     found = {
-        "divergence": (log_p + d).logsumexp(-1),
-        "local": variance / 2, "floor": variance * psi(-spread), "bennett": (variance * psi(high)).log1p(),
-        "range": spread.square() / 8, "confident_range": kappa * spread.square() / 2,
-        "norm": norm / 4, "confident_norm": kappa * norm, "first_order": (2 * norm).sqrt(), "extreme": high,
+        "divergence": log_p.add_(d).sub_(high[:, None]).exp_().sum(-1).log() + high,
+        "local": variance / 2,
+        "floor": variance * psi(-spread),
+        "bennett": (variance * psi(high)).log1p(),
+        "range": spread.square() / 8,
+        "confident_range": kappa * spread.square() / 2,
+        "norm": norm / 4,
+        "confident_norm": kappa * norm,
+        "first_order": (2 * norm.clamp(min=0)).sqrt(),
+        "extreme": high,
     }
     return {name: value.cpu().numpy() for name, value in found.items()}
 
@@ -138,6 +143,10 @@ def slope(x: Array, y: Array) -> float:
     if x.shape != y.shape or len(x) < 2 or not ((x > 0).all() and (y > 0).all()):
         raise ValueError("a log-log slope needs at least two pairs of positive numbers: drop zeros first.")
     return float(np.polyfit(np.log(x), np.log(y), 1)[0])
+
+
+def _dot(a, b):
+    return torch.einsum("nv,nv->n", a, b)
 
 
 def _wide(values: Array) -> torch.Tensor:
