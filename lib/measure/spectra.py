@@ -1,0 +1,164 @@
+"""Spectrum of a language-model head (Section 4.2): singular values, their entropy, and what a direction removed leaves.
+
+A head is a (V, d) matrix with V of the order of 1e5 and d of 1e3. It is widened to float64 a block of rows at a time.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+ROWS = 1024  # rows widened at a time: 4 MB at d = 512, small enough to stay in cache
+GUARD = 1e-8  # smallest ratio of eigenvalues read off a Gram matrix, i.e. a condition number of 1e4
+FLOOR = 1e-14  # ratio of eigenvalues below which a Gram matrix holds rounding errors only
+
+Array = Any  # a list, a NumPy array or a tensor of any float dtype, on any device
+
+
+def singular_values(weight: Array) -> np.ndarray:
+    """Singular values of a head, in descending order.
+
+    ``weight`` is (V, d); the result is (d,) float64, zero beyond the rank up to rounding. A Gram matrix squares the
+    condition number k, so that a singular value read off it has a relative error of about 1e-15 k^2: 1e-7 at the guard.
+    Beyond it the head is first multiplied by a (d, d) matrix that makes its columns nearly orthonormal, which brings
+    the error to about 1e-16 k. Raises ValueError unless ``weight`` is a finite, non-empty matrix.
+    """
+    weight = _matrix(weight)
+    first = gram(weight)
+    eigenvalues = np.linalg.eigvalsh(first.cpu().numpy())
+    if eigenvalues[0] > GUARD * eigenvalues[-1]:
+        return np.sqrt(eigenvalues[::-1])
+    if eigenvalues[-1] <= 0:
+        return np.zeros(weight.shape[1])
+    eigenvalues, vectors = np.linalg.eigh(first.cpu().numpy())
+    scale = np.sqrt(eigenvalues.clip(min=FLOOR * eigenvalues[-1]))
+    shares, rotation = np.linalg.eigh(gram(weight, vectors / scale).cpu().numpy())  # near the identity
+    return np.linalg.svd(np.sqrt(shares.clip(min=0))[:, None] * rotation.T * scale, compute_uv=False)
+
+
+def principal(weight: Array, count: int = 1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The ``count`` largest singular triplets: left (V, count), sigma (count,), right (d, count), all float64.
+
+    Each left vector has a mean of at least zero. Raises ValueError unless 1 <= count <= rank of ``weight`` (V, d).
+    """
+    weight = _matrix(weight)
+    eigenvalues, vectors = np.linalg.eigh(gram(weight).cpu().numpy())
+    rank = int((eigenvalues > FLOOR * eigenvalues[-1]).sum())
+    if not 1 <= count <= rank:
+        raise ValueError(f"count is {count}, but this head has {rank} directions: ask for 1 to {rank} of them.")
+    sigma, right = np.sqrt(eigenvalues[: -count - 1 : -1]), vectors[:, : -count - 1 : -1]
+    basis = torch.from_numpy(right / sigma)
+    left = torch.cat([block @ basis.to(block.device) for block in _blocks(weight)]).cpu().numpy()
+    sign = np.where(left.mean(0) < 0, -1.0, 1.0)
+    return left * sign, sigma, right * sign
+
+
+def singular_entropy(sigma: Array, power: float = 2) -> float:
+    """KL divergence in nats of the normalised spectrum p = sigma**power / sum from the uniform one: 0 to ln d.
+
+    The paper's Figure 5 has power 2 (its text leaves the power open). Raises ValueError where ``sigma`` is not
+    a spectrum: non-negative, finite and not all zero.
+    """
+    p = _shares(sigma, power)
+    return float(np.log(len(p)) - _entropy(p))
+
+
+def effective_rank(sigma: Array, power: float = 2) -> float:
+    """exp of the entropy of p = sigma**power / sum, between 1 and d; equal to d exp(-singular_entropy)."""
+    return float(np.exp(_entropy(_shares(sigma, power))))
+
+
+def w_error(sigma: Array) -> np.ndarray:
+    """Relative Frobenius error of the best approximation of each rank r = 0..d (Lemma 5.2): (d + 1,), from 1 to 0.
+
+    ``sigma`` is (d,), descending. Raises ValueError where it is not.
+    """
+    sigma = _spectrum(sigma)
+    if (np.diff(sigma) > 0).any():
+        raise ValueError("sigma is not in descending order: pass the result of singular_values.")
+    tails = np.cumsum((sigma[::-1] / sigma[0]) ** 2)[::-1]
+    return np.sqrt(np.append(tails, 0.0) / tails[0])
+
+
+def centre(weight: Array) -> Array:
+    """The head (V, d) minus its mean row: every logit moves by the same amount, so the softmax is the same.
+
+    Returns the kind of array that came in, at least as wide as float32.
+    """
+    weight = _matrix(weight)
+    return deflate(weight, np.ones(len(weight)))
+
+
+def deflate(weight: Array, direction: Array) -> Array:
+    """The head (V, d) minus its projection on a (V,) direction over the vocabulary, such as the log frequency.
+
+    Returns the kind of array that came in, at least as wide as float32. Raises ValueError where the direction has
+    another length than the vocabulary, is not finite, or is zero.
+    """
+    weight = _matrix(weight)
+    unit = torch.as_tensor(np.array(direction, dtype=np.float64))
+    if unit.shape != weight.shape[:1] or not 0 < unit.norm() < np.inf:
+        raise ValueError(
+            f"direction has shape {tuple(unit.shape)}: pass {len(weight)} finite numbers, not all zero."
+        )
+    unit = (unit / unit.norm()).to(weight.device if torch.is_tensor(weight) else "cpu")
+    share = sum(part @ block for part, block in zip(unit.split(ROWS), _blocks(weight), strict=True))
+    blocks = [block - part[:, None] * share for part, block in zip(unit.split(ROWS), _blocks(weight), strict=True)]
+    if torch.is_tensor(weight):
+        wide = torch.promote_types(weight.dtype, torch.float32)
+        return torch.cat([block.to(wide) for block in blocks])
+    return torch.cat(blocks).numpy().astype(np.promote_types(weight.dtype, np.float32))
+
+
+def gram(weight: Array, basis: np.ndarray | None = None) -> torch.Tensor:
+    """W^T W of a head (V, d), or of W times a (d, k) basis, float64, on the head's device.
+
+    Those of blocks of rows add up to that of the whole. Raises ValueError unless it is finite.
+    """
+    weight = _matrix(weight)
+    width = weight.shape[1] if basis is None else basis.shape[1]
+    device = weight.device if torch.is_tensor(weight) else "cpu"
+    basis = None if basis is None else torch.from_numpy(basis).to(device)
+    total = torch.zeros(width, width, dtype=torch.float64, device=device)
+    for block in _blocks(weight):
+        rows = block if basis is None else block @ basis
+        total.addmm_(rows.T, rows)
+    if not torch.isfinite(total.diagonal()).all():
+        raise ValueError("weight holds NaN or infinite entries: check the checkpoint that it comes from.")
+    return total
+
+
+def _matrix(weight: Array) -> np.ndarray | torch.Tensor:
+    weight = weight.detach() if torch.is_tensor(weight) else np.asarray(weight)
+    if weight.ndim != 2 or 0 in weight.shape:
+        raise ValueError(f"weight has shape {tuple(weight.shape)}: pass a (V, d) matrix, one row for each token.")
+    return weight
+
+
+def _blocks(weight: np.ndarray | torch.Tensor) -> Iterator[torch.Tensor]:
+    for start in range(0, len(weight), ROWS):
+        block = weight[start : start + ROWS]
+        if torch.is_tensor(block):
+            yield block.to(torch.float64)
+        else:
+            yield torch.from_numpy(np.array(block, dtype=np.float64))
+
+
+def _spectrum(sigma: Array) -> np.ndarray:
+    sigma = np.asarray(sigma.detach().cpu() if torch.is_tensor(sigma) else sigma, dtype=np.float64)
+    if sigma.ndim != 1 or not np.isfinite(sigma).all() or (sigma < 0).any() or not (sigma > 0).any():
+        raise ValueError("sigma is not a spectrum: pass a list of finite singular values >= 0, not all zero.")
+    return sigma
+
+
+def _shares(sigma: Array, power: float) -> np.ndarray:
+    if not power > 0:
+        raise ValueError(f"power is {power}: pass a positive one, 2 as in the paper's Figure 5 or 1.")
+    sigma = _spectrum(sigma)
+    p = (sigma / sigma.max()) ** power
+    return p / p.sum()
+
+
+def _entropy(p: np.ndarray) -> float:
+    return float(-(p[p > 0] * np.log(p[p > 0])).sum())
