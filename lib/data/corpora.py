@@ -26,7 +26,7 @@ def documents(name: str, split: str | None = None) -> Dataset:
     corpus = load_from_disk(once(cache() / "corpora" / f"{name}-{fingerprint(name)}", lambda path: _write(path, name)))
     if split is None:
         return corpus
-    return corpus.select(np.flatnonzero([_split(text) == split for text in corpus["text"]]))
+    return corpus.select(np.flatnonzero([split_of(text) == split for text in corpus["text"]]))
 
 
 def tokens(name: str, tokenizer: PreTrainedTokenizerFast, split: str | None = "train") -> np.ndarray:
@@ -54,7 +54,7 @@ def fingerprint(name: str) -> str:
     """What the documents are made from: the pinned archives, the code that cleans them, the split."""
     if name not in texts.READERS:
         raise ValueError(f"unknown corpus {name!r}: expected one of {', '.join(NAMES)}")
-    return _digest(source(texts.READERS[name][0]).folder.name, Path(texts.__file__).read_text(), str(VALIDATION))
+    return _digest(name, source(texts.READERS[name][0]).folder.name, Path(texts.__file__).read_text(), str(VALIDATION))
 
 
 def _write(path: Path, name: str) -> None:
@@ -79,7 +79,8 @@ def _tokenise(path: Path, corpus: Iterable[str], tokenizer: PreTrainedTokenizerF
     (path / "ids").unlink()
 
 
-def _split(text: str) -> str:
+def split_of(text: str) -> str:
+    """The split of a document: validation for a fixed share of all possible texts, else train."""
     share = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4]) / 2**32
     return "validation" if share < VALIDATION else "train"
 

@@ -201,7 +201,7 @@ def _receive(link: Link, part: Path, client: PyPIClient, bar: tqdm) -> None:
         resumed = response.status_code == 206
         bar.n = have if resumed else 0
         with part.open("ab" if resumed else "wb") as file:
-            for block in response.iter_raw(1 << 20):
+            for block in response.iter_raw():
                 file.write(block)
                 bar.update(len(block))
 

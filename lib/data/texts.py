@@ -55,14 +55,16 @@ def django_docs(folder: Path) -> Documents:
 
 
 def gensim_wiki(folder: Path) -> Documents:
-    """One document for each article that is not a redirection."""
+    """One document for each article that is not a redirection; the two dumps share one."""
+    titles = set()
     for file in sorted(folder.rglob("*.bz2")):
         # The dump was cut at an article's end, so its closing tag may be missing.
         pages = re.findall(r"<page>.*?</page>", bz2.decompress(file.read_bytes()).decode("utf-8"), re.DOTALL)
         for page in map(ElementTree.fromstring, pages):
-            text = page.findtext("revision/text") or ""
-            if not text.lower().startswith("#redirect"):
-                yield page.findtext("title"), _without_wikitext(text)
+            title, text = page.findtext("title"), page.findtext("revision/text") or ""
+            if title not in titles and not text.lower().startswith("#redirect"):
+                titles.add(title)
+                yield title, _without_wikitext(text)
 
 
 def korean_speeches(folder: Path) -> Documents:
@@ -94,10 +96,10 @@ def unique(documents: Documents) -> Documents:
     for name, text in documents:
         kept = []
         for paragraph in re.split(r"\n[ \t]*\n\s*", text.replace("\r\n", "\n").strip()):
-            key = hash(paragraph)
-            if len(paragraph) < LEAST or key not in seen:
-                kept.append(paragraph.rstrip())
-            seen.add(key)
+            paragraph = paragraph.rstrip()
+            if len(paragraph) < LEAST or hash(paragraph) not in seen:
+                kept.append(paragraph)
+            seen.add(hash(paragraph))
         if cleaned := "\n\n".join(kept).strip():
             yield name, cleaned
 
