@@ -59,7 +59,7 @@ class ClaimTable(Table):
                 rows.append(
                     {
                         "Claim": name,
-                        "What the paper says": f"{escape(claim['sentence'])} ({escape(claim['figure'])})",
+                        "What the paper says": f"{escape(claim['sentence'])} ({escape(claim['where'])})",
                         "Verdict": f"**{verdict['verdict']}**",
                         "Evidence": escape(verdict["evidence"]),
                         "Chapter": chapter,
