@@ -5,6 +5,8 @@ import signal
 import time
 from pathlib import Path
 
+import pandas as pd
+
 
 def square(n: int, folder: str) -> dict:
     """One number."""
@@ -48,7 +50,12 @@ def alone(n: int, folder: str, device: str = "cuda") -> dict:
 def nap(n: int, seconds: float = 0.01) -> dict:
     """Takes a known time."""
     time.sleep(seconds)
-    return {"n2": n}
+    return {"value": n / 7}
+
+
+def rows(n: int) -> pd.DataFrame:
+    """Ten rows."""
+    return pd.DataFrame({"rank": range(10), "value": [n / 7] * 10})
 
 
 def _mark(folder, n):

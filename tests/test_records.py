@@ -108,12 +108,12 @@ def test_defaults_given_or_not_are_one_call_and_other_values_another(tasks):
     assert call(tasks.numbers, {"folder": "x", "n": 3}).key != key
 
 
-def test_every_flipped_byte_is_found_and_the_result_made_again(tasks, tmp_path, made):
+def test_a_flipped_byte_is_found_and_the_result_made_again(tasks, tmp_path, made):
     wanted = call(tasks.frame, {"folder": str(tmp_path / "made")})
     expected = records.recall(tasks.frame, folder=wanted.parameters["folder"])
     path = only(tmp_path)
     whole = path.read_bytes()
-    for position in range(len(whole)):
+    for position in [*range(100), *range(100, len(whole), 11)]:
         path.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
         assert records.read(wanted) is None
     for cut in (b"", whole[:40], whole[:-1]):
@@ -291,6 +291,6 @@ json_values = st.recursive(
 
 
 @given(st.dictionaries(st.text(), json_values))
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_dictionary_of_json_comes_back_equal(value):
     assert results.decode(*results.encode(value)) == value

@@ -132,6 +132,13 @@ def test_in_this_process_and_again_from_records(client):
     assert made(client) == Counter([*range(6), 9])
 
 
+def test_frames_are_joined_behind_the_parameters():
+    table = sweep.run(tasks.rows, SIX[::-1])
+    assert list(table) == ["n", "rank", "value"] and len(table) == 60
+    assert table["n"].tolist() == [n for n in reversed(range(6)) for _ in range(10)]
+    assert table["value"].tolist() == [n / 7 for n in table["n"]]
+
+
 def test_wrong_sweeps_get_one_sentence(client):
     with pytest.raises(ValueError, match="grid of the sweep is empty"):
         sweep.run(tasks.square, [], folder=client)

@@ -6,6 +6,7 @@ Results travel to the client, which alone writes records: no disk is shared.
 import contextlib
 import logging
 import os
+import time
 from collections.abc import Callable, Iterable
 
 import dask
@@ -15,6 +16,7 @@ from lib.run import records
 from lib.run.calls import Call, check_code, reason
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+PAUSE = 0.05  # seconds: fetching a handful of results costs no more than fetching one
 PATIENCE = "60s"  # for a scheduler that is away
 
 
@@ -33,7 +35,7 @@ def carry_out(
     the one that takes its place. Raises ValueError where no worker offers the resources, OSError where there is no
     scheduler.
     """
-    with _address(scheduler, workers, resources, retries) as address:
+    with contextlib.nullcontext(scheduler) if scheduler else local(workers, resources, retries) as address:
         suspects = []
         for one, outcome in _all(address, wanted, resources, retries):
             if isinstance(outcome, KilledWorker):
@@ -86,6 +88,7 @@ def _outcomes(client, wanted, resources):
         except OSError:
             continue  # lost with the scheduler: left for the next round
         yield from ((keys[key], outcome) for key, outcome in results.items())
+        time.sleep(PAUSE)
 
 
 def _sentence(error):
@@ -104,32 +107,33 @@ def _client(address):
 
 
 @contextlib.contextmanager
-def _address(scheduler, workers, resources, retries):
-    """Address of the scheduler given, or of one with local workers for as long as they are needed."""
-    if scheduler:
-        yield scheduler
-        return
+def local(workers: int, resources: dict | None = None, retries: int = 3):
+    """Address of a scheduler with worker processes on this machine, which share its threads and end with the block.
+
+    With resources={"GPU": 1} each worker sees one GPU; raises ValueError where there are fewer.
+    """
     threads = str(max(1, (os.cpu_count() or 1) // workers))
     cards = _cards(workers) if resources and "GPU" in resources else [{}] * workers
-    with dask.config.set({"distributed.scheduler.allowed-failures": retries}):
-        with SpecCluster(
-            workers={
-                number: {
-                    "cls": Nanny,
-                    "options": {
-                        "nthreads": 1,
-                        "memory_limit": 0,  # tasks differ in size: what one does not need another may
-                        "resources": resources,
-                        "silence_logs": logging.CRITICAL,  # a death is retried, then reported by name
-                        "env": dict.fromkeys(THREADS, threads) | card,
-                    },
-                }
-                for number, card in enumerate(cards)
-            },
+    options = {
+        "nthreads": 1,
+        "memory_limit": 0,  # tasks differ in size: what one does not need another may
+        "resources": resources,
+        "silence_logs": logging.CRITICAL,  # a death is retried, then reported by name
+    }
+    nannies = [{**options, "env": dict.fromkeys(THREADS, threads) | card} for card in cards]
+    settings = {
+        "distributed.scheduler.allowed-failures": retries,
+        "distributed.worker.profile.enabled": False,  # it looks at each worker a hundred times a second
+    }
+    with (
+        dask.config.set(settings),
+        SpecCluster(
+            workers={number: {"cls": Nanny, "options": each} for number, each in enumerate(nannies)},
             scheduler={"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard_address": ":0"}},
             silence_logs=logging.CRITICAL,
-        ) as cluster:
-            yield cluster.scheduler_address
+        ) as cluster,
+    ):
+        yield cluster.scheduler_address
 
 
 def _cards(workers):

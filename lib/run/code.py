@@ -17,15 +17,28 @@ def module_hash(*names: str) -> str:
 
     Raises ValueError where a name is no module whose source can be read.
     """
-    return _digest(_closure(names))
+    found, waiting = {}, list(names)
+    while waiting:
+        name = waiting.pop()
+        if name in found:
+            continue
+        path = found[name] = _source(name)
+        if path is None:
+            if name in names:
+                raise ValueError(f"there is no source of a module {name!r}: expected the name of an importable module")
+            continue  # a name imported from a module, rather than a module
+        imports, data = _named(path, path.stat().st_mtime_ns, name)
+        waiting += imports
+        found |= {place: place for place in (path.with_name(word) for word in data) if place.is_file()}
+    return _digest(filter(None, found.values()))
 
 
 def package_hash(name: str = "lib") -> str:
     """Hash of every module and data file of a package."""
-    folder = _source(name)
-    if folder is None or folder.name != "__init__.py":
+    path = _source(name)
+    if path is None or path.name != "__init__.py":
         raise ValueError(f"there is no package {name!r}: expected the name of a folder with an __init__.py")
-    return _digest(path for path in folder.parent.rglob("*") if path.suffix in (".py", *DATA))
+    return _digest(path for path in path.parent.rglob("*") if path.suffix in (".py", *DATA))
 
 
 def imported(text: str, package: str = "lib") -> list[str]:
@@ -33,23 +46,14 @@ def imported(text: str, package: str = "lib") -> list[str]:
     return _imports(ast.parse(text), package, parent="")
 
 
-def _closure(names):
-    """Paths of sources and of data files, by following imports inside each name's own package."""
-    found, waiting = {}, list(names)
-    while waiting:
-        name = waiting.pop()
-        if name in found:
-            continue
-        path = _source(name)
-        if path is None:
-            if name in names:
-                raise ValueError(f"there is no source of a module {name!r}: expected the name of an importable module")
-            continue  # a name imported from a module, rather than a module
-        tree, found[name] = _parse(path, path.stat().st_mtime_ns), path
-        parent = name if path.name == "__init__.py" else name.rpartition(".")[0]
-        waiting += [*filter(None, [name.rpartition(".")[0]]), *_imports(tree, name.partition(".")[0], parent)]
-        found |= {f"{name}:{data.name}": data for data in _data(tree, path.parent)}
-    return found.values()
+@functools.lru_cache(maxsize=512)
+def _named(path, modified, name):
+    """What a module's source names: modules of its own package, those above it included, and data files."""
+    tree = _parse(path, modified)
+    above = name.rpartition(".")[0]
+    modules = _imports(tree, name.partition(".")[0], parent=name if path.name == "__init__.py" else above)
+    words = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    return [*modules, *([above] if above else [])], [word for word in words if word.endswith(DATA) and "/" not in word]
 
 
 def _imports(tree, package, parent):
@@ -62,13 +66,6 @@ def _imports(tree, package, parent):
             origin = ".".join([*above, *([node.module] if node.module else [])])
             names += [origin, *(f"{origin}.{alias.name}" for alias in node.names)]
     return sorted({name for name in names if name.partition(".")[0] == package})
-
-
-def _data(tree, folder):
-    """Data files beside a module that its source names."""
-    words = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
-    names = {word for word in words if word.endswith(DATA) and Path(word).name == word}
-    return [folder / name for name in names if (folder / name).is_file()]
 
 
 def _source(name):

@@ -17,7 +17,7 @@ import os
 import platform
 import subprocess
 import sys
-import tempfile
+import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -30,7 +30,7 @@ from lib.data.cache import ROOT, cache, size
 from lib.run.calls import Call, call, carry_out, named, short
 from lib.run.results import decode, encode
 
-_used: dict[str, dict] = {}  # manifests of the records that this process has unpacked, in order
+_used: dict[str, dict] = {}  # manifests of the records that this process has used, in order
 
 
 class Unwritable(OSError):
@@ -46,7 +46,9 @@ def recall(function: Callable, /, **parameters):
     `addresses`, `corpus`, `corpora`. A damaged record is made anew. What is returned has always been through the file,
     so the first run sees exactly what the next will. Raises ValueError on what can't be recorded.
     """
-    return unpack(obtain(call(function, parameters)))
+    blob = obtain(call(function, parameters))
+    use(blob)
+    return unpack(blob)
 
 
 def obtain(wanted: Call) -> bytes:
@@ -141,15 +143,13 @@ def compute(wanted: Call, asked_by: str | None = None) -> bytes:
 
 def write(wanted: Call, blob: bytes) -> None:
     """Put a record in its place, whole or not at all. Raises Unwritable where it can't."""
-    path, scratch = prepare(wanted), None
+    path = prepare(wanted)
+    scratch = path.with_name(f"{path.stem}-{platform.node()}-{os.getpid()}-{threading.get_ident()}.new")
     try:
-        descriptor, scratch = tempfile.mkstemp(suffix=".new", dir=path.parent)
-        with open(descriptor, "wb") as file:
-            file.write(blob)
+        scratch.write_bytes(blob)
         os.replace(scratch, path)
     except OSError as error:
-        if scratch:
-            Path(scratch).unlink(missing_ok=True)
+        scratch.unlink(missing_ok=True)
         raise _unwritable(wanted, error, len(blob)) from error
 
 
@@ -159,10 +159,14 @@ def manifest(blob: bytes) -> dict:
 
 
 def unpack(blob: bytes):
-    """The result in a record's bytes; from here on `provenance` names it."""
+    """The result in a record's bytes."""
+    return decode(manifest(blob)["form"], blob.split(b"\n", 2)[2])
+
+
+def use(blob: bytes) -> None:
+    """From here on `provenance` names this record."""
     about = manifest(blob)
     _used[about["key"]] = about
-    return decode(about["form"], blob.split(b"\n", 2)[2])
 
 
 def state(path: Path, fingerprints: dict | None = None) -> tuple[str, dict]:

@@ -73,6 +73,8 @@ def run(
         agreed = bool(os.environ.get("YES")) if yes is None else yes
         meter = Meter(pending, "GPU" if place["resources"] and "GPU" in place["resources"] else "CPU")
         _fill(blobs, pending, place, meter, agreed, announce)
+    for wanted in calls:
+        records.use(blobs[wanted.key])
     return _table(grid, [records.unpack(blobs[wanted.key]) for wanted in calls])
 
 
@@ -125,11 +127,15 @@ def _here(wanted):
 
 def _table(grid, results):
     """One frame of all results; a parameter that they hold themselves is not repeated."""
-    frames = [result if isinstance(result, pd.DataFrame) else pd.DataFrame([result]) for result in results]
-    table = pd.concat(frames, ignore_index=True)
+    if not isinstance(results[0], (dict, pd.DataFrame)):
+        raise ValueError("a sweep makes a table: its function must return a data frame, or a dictionary as one row")
+    if isinstance(results[0], pd.DataFrame):
+        table, lengths = pd.concat(results, ignore_index=True), [len(result) for result in results]
+    else:
+        table, lengths = pd.DataFrame(results), [1] * len(results)
     names = list(dict.fromkeys(name for point in grid for name in point))
     for name in reversed(names):
-        values = [point.get(name) for point, frame in zip(grid, frames, strict=True) for _ in range(len(frame))]
+        values = [point.get(name) for point, length in zip(grid, lengths, strict=True) for _ in range(length)]
         table.insert(0, name, table.pop(name) if name in table else values)
     return table
 
