@@ -1,8 +1,8 @@
 """Singular values of context-to-next-token matrices, most of whose rows hold a single token.
 
-A row with one token adds to W^T W on the diagonal only. So a token that no other kind of row predicts is an eigenvector,
-and the others fall into the connected components of the rows with several tokens: the spectrum is the union of small
-dense ones, exactly. Where the largest is too large, stochastic Lanczos quadrature gives its density.
+A row with one token adds to W^T W on the diagonal only. So a token that no other kind of row predicts is an
+eigenvector, and the others fall into connected components, by the rows that hold several of them: the spectrum is the
+union of small dense ones, exactly. Where a component is too large, stochastic Lanczos quadrature gives its density.
 """
 
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from scipy import sparse
+from scipy.linalg import eigh_tridiagonal
 from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import LinearOperator
 
@@ -108,14 +109,14 @@ def estimate(gram, probes: int = 8, steps: int = 240, seed: int = 0, solved: Seq
         previous, vectors = vectors, image / np.maximum(beta, np.finfo(float).tiny)
     found = []
     for along, off in zip(diagonal.T, beside.T, strict=True):
-        nodes, states = np.linalg.eigh(np.diag(along) + np.diag(off[:-1], 1) + np.diag(off[:-1], -1))
+        nodes, states = eigh_tridiagonal(along, off[:-1])
         found.append(_spectrum(np.append(solved, nodes), np.append(np.ones(len(solved)), size * states[0] ** 2)))
     return found
 
 
 def gram_operator(matrix: LinearOperator) -> LinearOperator:
     """x -> W^T W x for a matrix that is only known by its products, as `estimate` takes it."""
-    return matrix.T @ matrix
+    return matrix.H @ matrix
 
 
 def _spectrum(squares, numbers=None):

@@ -1,8 +1,8 @@
 """Which token follows which context, counted exactly: token ids in, a sparse matrix of contexts by next tokens out.
 
-An n-gram gets a number by naming pairs of shorter ones (Karp, Miller and Rosenberg 1972): bigrams are pairs of tokens,
-4-grams pairs of bigrams. A name is a rank in a sorted array of 64-bit keys, so that counting is a few sorts of integers
-and a context's rank is its place in lexicographic order. Counts of shards of a text add up to those of the text.
+An n-gram is named by its rank among the distinct ones, and a longer one by the names of two parts (Karp, Miller and
+Rosenberg 1972): a context of four tokens is two bigrams. Names and token fit in 64 bits, so counting is a sort of
+integers and contexts come out in lexicographic order. Counts of shards of a text add up to those of the text.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,10 +13,11 @@ from scipy import sparse
 
 from lib.measure.ngram_spectrum import w_error
 
-__all__ = ["Counts", "context_matrix", "count", "matrix", "merge", "sample", "shards", "shuffled", "w_error"]
+__all__ = ["Counts", "context_matrix", "count", "matrix", "merge", "sample", "shards", "w_error"]
 
 ORDERS = range(2, 7)
 LARGEST_VOCABULARY = 2**18
+LARGEST_SHARD = 2**23  # tokens: two names of parts of a context and a token then fit in 64 bits
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Counts:
     @property
     def occurrences(self) -> np.ndarray:
         """How often each context occurs before some token, (C,)."""
-        return self.following.sum(axis=1)
+        return _occurrences(self.following)
 
     def __getitem__(self, rows) -> "Counts":
         """The counts of some of the contexts."""
@@ -53,29 +54,23 @@ def context_matrix(
     and not over the distinct contexts. Raises ValueError for an order outside 2 to 6, a text shorter than one n-gram,
     ids outside the vocabulary, or counts that leave no context. Source: paper, section 5.1.
     """
+    if contexts is None and len(tokens) <= LARGEST_SHARD:  # nothing depends on which context a row belongs to
+        return _distributions(_table(_checked(tokens, order, vocab_size), order, vocab_size)[0], min_count, weighted)
     return matrix(count(tokens, order, vocab_size), contexts, min_count, weighted, seed)
 
 
 def count(tokens, order: int, vocab_size: int) -> Counts:
-    """Count every n-gram of a text in one pass; O(N) memory, (N,) ids of any integer type. Raises as context_matrix."""
+    """Count every n-gram of a text, (N,) ids of any integer type, in one pass over each 2^23 tokens.
+
+    Takes about 30 bytes a token beside the result. Raises as context_matrix.
+    """
     tokens = _checked(tokens, order, vocab_size)
-    codes, first = _codes(tokens, order - 1)
-    keys = codes[: len(tokens) - order + 1].astype(np.uint64)
-    width = _bits(vocab_size)
-    keys <<= width
-    keys |= tokens[order - 1 :]
-    keys.sort()
-    starts = np.flatnonzero(_changes(keys))
-    occurrences = np.diff(starts, append=len(keys))
-    keys = keys[starts]
-    following = (keys & ((1 << width) - 1)).astype(np.int32)
-    keys >>= width
-    rows = np.flatnonzero(_changes(keys))
-    codes = keys[rows].astype(np.int64)
-    labels = codes[:, None] if order == 2 else np.lib.stride_tricks.sliding_window_view(tokens, order - 1)[first[codes]]
-    shape = (len(rows), vocab_size)
-    table = sparse.csr_array((occurrences, following, np.append(rows, len(keys)).astype(np.int32)), shape=shape)
-    return Counts(labels.astype(np.uint32), table)
+    if len(tokens) > LARGEST_SHARD:
+        return merge([count(shard, order, vocab_size) for shard in shards(tokens, order, LARGEST_SHARD - order + 1)])
+    table, left, right = _table(tokens, order, vocab_size)
+    half = order // 2
+    columns = [tokens[left + place] for place in range(half)] + [tokens[right + place] for place in range(half)]
+    return Counts(np.stack(columns[: order - 1 - half] + columns[half:]).T, table)
 
 
 def shards(tokens, order: int, size: int) -> Iterator[np.ndarray]:
@@ -91,7 +86,7 @@ def merge(parts: Sequence[Counts]) -> Counts:
     if len({(part.contexts.shape[1], part.following.shape[1]) for part in parts}) != 1:
         raise ValueError("the parts can't be merged: expected at least one, all of one order and one vocabulary")
     contexts = np.concatenate([part.contexts for part in parts])
-    ranks = np.zeros(len(contexts), np.uint32)
+    ranks, first = np.zeros(len(contexts), np.uint32), np.zeros(1, np.uint32)
     for column in contexts.T:
         ranks, first = _name(ranks, column)
     table = sparse.vstack([part.following for part in parts], format="coo")
@@ -117,31 +112,59 @@ def matrix(
     counts: Counts, contexts: int | None = None, min_count: int = 1, weighted: bool = False, seed: int = 0
 ) -> sparse.csr_array:
     """Rows of empirical next-token distributions from counts; parameters and errors as in context_matrix."""
-    counts = sample(counts[counts.occurrences >= min_count], contexts, seed)
-    occurrences = counts.occurrences.astype(np.float64)
+    if min_count > 1:
+        counts = counts[counts.occurrences >= min_count]
+    return _distributions(sample(counts, contexts, seed).following, min_count, weighted)
+
+
+def _table(tokens, order, vocab_size):
+    """Counts of the n-grams of one shard, (C, V), and where each context's first and last half are, (C,) and (C,)."""
+    length, half, grams = order - 1, order // 2, len(tokens) - order + 1
+    names, where = _names(tokens, half, vocab_size)  # of both halves of a context, which may overlap
+    shift, width = _bits(len(where)), _bits(vocab_size)
+    keys = names[:grams].astype(np.uint64)
+    keys <<= shift
+    keys |= names[length - half :][:grams]
+    keys <<= width
+    keys |= tokens[length:]
+    keys.sort()
+    starts = np.flatnonzero(_changes(keys))
+    occurrences = np.diff(starts, append=len(keys))
+    keys = keys[starts]
+    following = (keys & _mask(width)).astype(np.int32)
+    keys >>= width
+    rows = np.flatnonzero(_changes(keys))
+    pointers = np.append(rows, len(keys)).astype(np.int32)
+    table = sparse.csr_array((occurrences, following, pointers), shape=(len(rows), vocab_size))
+    contexts = keys[rows]
+    return table, where[contexts >> shift], where[contexts & _mask(shift)]
+
+
+def _distributions(table, min_count, weighted):
+    """Rows of counts as distributions."""
+    occurrences = _occurrences(table)
+    if min_count > 1:
+        table, occurrences = table[occurrences >= min_count], occurrences[occurrences >= min_count]
     if not len(occurrences):
         raise ValueError(f"no context occurs {min_count} times: expected at least one that does; lower min_count")
-    scale = 1 / occurrences
-    if weighted:
-        scale *= np.sqrt(occurrences / occurrences.mean())
-    return sparse.csr_array(sparse.diags_array(scale) @ counts.following)
+    scale = np.sqrt(1 / occurrences / occurrences.mean()) if weighted else 1 / occurrences
+    values = table.data * np.repeat(scale, np.diff(table.indptr))
+    return sparse.csr_array((values, table.indices, table.indptr), shape=table.shape)
 
 
-def shuffled(counts: Counts, seed: int = 0) -> Counts:
-    """Deal the next tokens out again over the contexts at random: each context and each token occurs as often."""
-    table = counts.following.tocoo()
-    rows = np.repeat(table.row, table.data)
-    columns = np.random.default_rng(seed).permutation(np.repeat(table.col, table.data))
-    return Counts(counts.contexts, sparse.csr_array((np.ones_like(rows), (rows, columns)), shape=table.shape))
+def _occurrences(table):
+    """Sums of rows, none of which is empty."""
+    return np.add.reduceat(table.data, table.indptr[:-1]) if table.nnz else np.zeros(0, np.int64)
 
 
-def _codes(tokens, length):
-    """Number of the n-gram that starts at each place, increasing in lexicographic order; where each number is first."""
+def _names(tokens, length, vocab_size):
+    """Name of the n-gram that starts at each place, increasing in lexicographic order, and a place for each name."""
+    names, where = tokens, np.zeros(vocab_size, np.uint32)
     if length == 1:
-        return tokens, None
-    half = (length + 1) // 2
-    codes, _ = _codes(tokens, half)
-    return _name(codes[: len(codes) - (length - half)], codes[length - half :])
+        where[tokens] = np.arange(len(tokens), dtype=np.uint32)
+    for place in range(1, length):
+        names, where = _name(names[:-1], tokens[place:])
+    return names, where
 
 
 def _name(left, right):
@@ -154,7 +177,7 @@ def _name(left, right):
         keys <<= place
         keys |= np.arange(len(keys), dtype=np.uint64)
         keys.sort()
-        where = (keys & ((1 << place) - 1)).astype(np.uint32)
+        where = (keys & _mask(place)).astype(np.uint32)
         keys >>= place
     else:
         where = np.argsort(keys, kind="stable")
@@ -177,6 +200,11 @@ def _bits(size):
     return np.uint64(max(int(size) - 1, 1).bit_length())
 
 
+def _mask(bits):
+    """The lowest bits set."""
+    return (np.uint64(1) << bits) - np.uint64(1)
+
+
 def _hash(contexts, seed):
     """A hash of each row, (C,) uint64: SplitMix64 (Steele, Lea and Flood 2014) chained over the columns."""
     state = np.full(len(contexts), np.random.SeedSequence(seed).generate_state(1, np.uint64)[0])
@@ -192,7 +220,7 @@ def _checked(tokens, order, vocab_size):
     """Token ids as a uint32 array."""
     tokens = np.asarray(tokens)
     if order not in ORDERS:
-        raise ValueError(f"order {order} can't be counted: expected 2 to 6; pass the n of the n-grams, contexts are n - 1")
+        raise ValueError(f"order {order} can't be counted: expected 2 to 6; pass the n of the n-grams")
     if not 1 <= vocab_size <= LARGEST_VOCABULARY:
         raise ValueError(f"a vocabulary of {vocab_size} can't be counted: expected 1 to 2^18 entries; pass vocab_size")
     if tokens.ndim != 1 or tokens.dtype.kind not in "iu" or len(tokens) < order:
