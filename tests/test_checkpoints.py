@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from tokenizers import Tokenizer, models
 from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
@@ -21,6 +22,7 @@ from transformers import (
     OPTConfig,
     OPTForCausalLM,
     PreTrainedModel,
+    PreTrainedTokenizerFast,
 )
 
 from lib.data import checkpoints, tensors
@@ -129,7 +131,7 @@ def test_a_malicious_pickle_is_refused_without_running(tmp_path: Path) -> None:
     MODELS["neox"]().config.save_pretrained(tmp_path)
     trace = tmp_path / "ran"
     bin_file(tmp_path / "pytorch_model.bin", pickle.dumps({"embed_out.weight": Payload(trace)}, protocol=2))
-    with pytest.raises(ValueError, match="no plain state dict .*builtins.exec.*refused without running"):
+    with pytest.raises(ValueError, match="no plain state dict .*builtin.*exec.*refused without running"):
         checkpoints.head(str(tmp_path))
     (tmp_path / "pytorch_model.bin").write_bytes(pickle.dumps({"embed_out.weight": Payload(trace)}, protocol=2))
     with pytest.raises(ValueError, match="no plain state dict"):
@@ -195,7 +197,10 @@ def suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("BOOK_CACHE", str(tmp_path))
     torch.manual_seed(0)
     for step in (0, 8, 64):
-        MODELS["neox"]().save_pretrained(tmp_path / "suite" / "runs" / "a" / f"step{step}")
+        folder = tmp_path / "suite" / "runs" / "a" / f"step{step}"
+        MODELS["neox"]().save_pretrained(folder)
+        words = Tokenizer(models.WordLevel({"a": 0}, unk_token="a"))
+        PreTrainedTokenizerFast(tokenizer_object=words).save_pretrained(folder)
     index = {"nano-16-seed0": {"path": "runs/a", "key": "0f", "steps": [0, 64, 8], "width": 16, "seed": 0, "arm": ""}}
     (tmp_path / "suite" / "index.json").write_text(json.dumps(index))
     return tmp_path / "suite" / "runs" / "a"
@@ -213,6 +218,15 @@ def test_the_suite_is_found_by_its_index(suite: Path) -> None:
         checkpoints.load("suite:other")
     with pytest.raises(ValueError, match="@step9 was not kept: expected one of step0, step8, step64"):
         checkpoints.head("suite:nano-16-seed0@step9")
+
+
+def test_a_head_gets_the_bias_that_it_was_trained_with(suite: Path) -> None:
+    plain, _ = checkpoints.load("suite:nano-16-seed0@step8")
+    bias = torch.randn(100)
+    save_file({"bias": bias}, suite / "step8" / checkpoints.BIAS)
+    biased, _ = checkpoints.load("suite:nano-16-seed0@step8")
+    ids = torch.arange(10)[None]
+    assert torch.allclose(biased(ids).logits, plain(ids).logits + bias, atol=1e-5)
 
 
 def test_revisions_of_a_folder_are_its_subfolders(suite: Path) -> None:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
@@ -26,6 +27,7 @@ from lib.data.sources import fetch, source
 
 MODELS = ("smollm2-135m", "gemma3-270m")
 TOKENIZERS = ("neox-20b", "gpt2")
+BIAS = "output_bias.safetensors"  # beside the weights, where a head was trained with one: transformers' heads have none
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,9 @@ def load(
     where = _where(parsed)
     with hub.explained(parsed.name, parsed.revision):
         model = AutoModelForCausalLM.from_pretrained(**where, dtype=dtype, trust_remote_code=False)
+    bias = Path(where["pretrained_model_name_or_path"]) / BIAS
+    if parsed.kind != "hub" and bias.exists():
+        model.get_output_embeddings().bias = torch.nn.Parameter(load_file(bias)["bias"].to(dtype))
     return model.to(device).eval(), tokenizer(address)
 
 
