@@ -43,7 +43,7 @@ def package_hash(name: str = "lib") -> str:
 
 def imported(text: str, package: str = "lib") -> list[str]:
     """Names of the package's modules that a piece of source, such as a chapter's cells, imports itself."""
-    return _imports(ast.parse(text), package, parent="")
+    return [name for name in _imports(ast.parse(text), package, parent="") if _source(name)]
 
 
 @functools.lru_cache(maxsize=512)
