@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-ROWS = 1024  # rows widened at a time: 4 MB at d = 512, small enough to stay in cache
+ROWS = 512  # rows widened at a time: 2 MB at d = 512, small enough to stay in cache
 GUARD = 1e-8  # smallest ratio of eigenvalues read off a Gram matrix, i.e. a condition number of 1e4
 FLOOR = 1e-14  # ratio of eigenvalues below which a Gram matrix holds rounding errors only
 

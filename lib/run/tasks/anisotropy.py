@@ -1,0 +1,149 @@
+"""Anisotropy of models by address on real text (Section 4.1), as data frames."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+import torch
+
+from lib.data import checkpoints, corpora
+from lib.measure.anisotropy import all_but_the_top, interval, unit_sum
+
+NORMS = ("norm", "final_layer_norm", "ln_f")  # names of the norm before the head, by architecture
+BATCH = 4096  # tokens in a forward pass, padding included
+
+
+def layers(
+    address: str,
+    corpus: str,
+    tokens: int,
+    removed: list[int],
+    sizes: list[int],
+    longest: int = 512,
+    seed: int = 0,
+    device: str = "cpu",
+) -> pd.DataFrame:
+    """Anisotropy of every layer on at least ``tokens`` tokens of a corpus, with 95 % intervals over documents.
+
+    Columns: layer (0: embeddings), final_norm (whether after it), removed (-1: nothing; k: the mean and k leading
+    directions, last layer only), documents, tokens, anisotropy, low, high. Rows with fewer documents say what
+    ``sizes`` of them would have given. Documents are drawn at random, each cut to its ``longest`` first tokens.
+    """
+    model, tokenizer = checkpoints.load(address, device)
+    model.to(torch.bfloat16)
+    documents = sample(corpus, tokenizer, tokens, longest, seed)
+    counts = np.array([len(document) for document in documents])
+    totals, tops = [None] * len(documents), [None] * len(documents)
+    for place, states in hidden(model, documents, tokenizer.eos_token_id):
+        totals[place] = np.stack([unit_sum(layer) for layer in states])
+        tops[place] = states[-2:].float().cpu()
+    totals, depth = np.stack(totals), len(totals[0]) - 2
+    stages = [{"layer": min(place, depth), "final_norm": place > depth, "removed": -1} for place in range(depth + 2)]
+    rows = _rows(stages, totals, counts)
+    for size in sizes:
+        if 3 <= size < len(documents):
+            rows += _rows(stages[-2:], totals[:size, -2:], counts[:size])
+    for place, stage in enumerate(stages[-2:]):
+        states = torch.cat([top[place] for top in tops])
+        for count in removed:
+            parts = all_but_the_top(states, count).split(counts.tolist())
+            rows += _rows([stage | {"removed": count}], np.stack([unit_sum(part) for part in parts])[:, None], counts)
+    return pd.DataFrame(rows)
+
+
+@torch.no_grad()
+def checkpoint(
+    address: str, corpus: str, tokens: int, longest: int = 127, seed: int = 0, device: str = "cpu"
+) -> dict[str, float]:
+    """Loss in nats per token and last-layer anisotropy of one checkpoint on the validation part of a corpus.
+
+    Keys: loss, low and high (95 % interval of the anisotropy over documents), anisotropy (after the final norm),
+    anisotropy_before, tokens.
+    """
+    model, tokenizer = checkpoints.load(address, device)
+    documents = sample(corpus, tokenizer, tokens, longest, seed, "validation")
+    totals, losses = [None] * len(documents), 0.0
+    for place, states in hidden(model, documents, tokenizer.eos_token_id):
+        totals[place] = np.stack([unit_sum(layer) for layer in states[-2:]])
+        logits = model.get_output_embeddings()(states[-1][:-1])
+        target = torch.from_numpy(documents[place][1:]).to(logits.device)
+        losses += float(torch.nn.functional.cross_entropy(logits, target, reduction="sum").double())
+    counts = np.array([len(document) for document in documents])
+    (before, after), (_, low), (_, high) = interval(np.stack(totals), counts)
+    return {
+        "loss": losses / int((counts - 1).sum()),
+        "anisotropy": float(after),
+        "low": float(low),
+        "high": float(high),
+        "anisotropy_before": float(before),
+        "tokens": int(counts.sum()),
+    }
+
+
+def sample(
+    corpus: str, tokenizer, tokens: int, longest: int, seed: int, split: str | None = None
+) -> list[np.ndarray]:
+    """Documents drawn at random, each cut to its ``longest`` first tokens, until they hold ``tokens`` of them.
+
+    Raises ValueError where the corpus holds fewer.
+    """
+    stream, offsets = corpora.token_documents(corpus, tokenizer, split)
+    documents, held = [], 0
+    for place in np.random.default_rng(seed).permutation(len(offsets) - 1):
+        if held >= tokens:
+            return documents
+        # the last token of a document is the mark that ends it
+        document = stream[offsets[place] : min(offsets[place] + longest, offsets[place + 1] - 1)].astype(np.int64)
+        if len(document) > 1:
+            documents.append(document)
+            held += len(document)
+    if held >= tokens:
+        return documents
+    raise ValueError(f"{corpus} holds {held} tokens in documents of at most {longest}: ask for fewer than {tokens}.")
+
+
+@torch.no_grad()
+def hidden(
+    model: torch.nn.Module, documents: list[np.ndarray], start: int
+) -> Iterator[tuple[int, torch.Tensor]]:
+    """States of each document, in an order of its own: its place, and (layers + 2, tokens, d).
+
+    The first is the embedding, then each block's output, then the last of them after the final norm. A token ``start``
+    goes before each document; its own state, which has seen nothing, is left out.
+    """
+    body = model.base_model
+    (norm,) = (module for name, module in body.named_modules() if name.removeprefix("decoder.") in NORMS)
+    seen = []
+    hook = norm.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    try:
+        for places in _batches(documents):
+            batch = np.full((len(places), 1 + len(documents[places[0]])), start)
+            for row, place in zip(batch, places, strict=True):
+                row[1 : 1 + len(documents[place])] = documents[place]
+            ids = torch.from_numpy(batch).to(model.device)
+            outputs = body(ids, use_cache=False, output_hidden_states=True).hidden_states
+            states = torch.stack([*outputs[:-1], seen.pop(), outputs[-1]])  # (layers + 2, batch, tokens, d)
+            for row, place in enumerate(places):
+                # Padding stands to the right, where a causal model does not see it.
+                yield int(place), states[:, row, 1 : 1 + len(documents[place])]
+    finally:
+        hook.remove()
+
+
+def _batches(documents):
+    """Places of documents of similar length, the longest first."""
+    order, start = np.argsort([-len(document) for document in documents], kind="stable"), 0
+    while start < len(order):
+        size = max(1, BATCH // (1 + len(documents[order[start]])))
+        yield order[start : start + size]
+        start += size
+
+
+def _rows(stages, totals, counts):
+    """One row for each stage: totals is (documents, stages, d)."""
+    estimates = zip(*interval(totals, counts), strict=True)
+    size = {"documents": len(counts), "tokens": int(counts.sum())}
+    return [
+        stage | size | dict(zip(("anisotropy", "low", "high"), map(float, values), strict=True))
+        for stage, values in zip(stages, estimates, strict=True)
+    ]
