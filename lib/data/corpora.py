@@ -8,11 +8,12 @@ import numpy as np
 from datasets import Dataset, load_from_disk
 from transformers import PreTrainedTokenizerFast
 
-from lib.data import texts
+from lib.data import hub_texts, texts
 from lib.data.cache import cache, once
 from lib.data.sources import fetch, source
 
-NAMES = tuple(texts.READERS)
+NAMES = tuple(texts.READERS)  # from the package index
+HUB_NAMES = tuple(hub_texts.READERS)
 VALIDATION = 0.05  # share of the documents, by hash
 BATCH = 256  # documents tokenised at once
 
@@ -23,7 +24,8 @@ def documents(name: str, split: str | None = None) -> Dataset:
     A document's split depends on the hash of its text alone. Raises ValueError for an unknown name or split.
     """
     _check(split)
-    corpus = load_from_disk(once(cache() / "corpora" / f"{name}-{fingerprint(name)}", lambda path: _write(path, name)))
+    folder = cache() / "corpora" / f"{_safe(name)}-{fingerprint(name)}"
+    corpus = load_from_disk(once(folder, lambda path: _write(path, name)))
     if split is None:
         return corpus
     return corpus.select(np.flatnonzero([split_of(text) == split for text in corpus["text"]]))
@@ -45,21 +47,27 @@ def token_documents(
     if tokenizer.eos_token_id is None:
         raise ValueError("the tokenizer has no end token: expected one to put between documents; set eos_token")
     rules = f"{tokenizer.backend_tokenizer.to_str()} {tokenizer.eos_token_id}"
-    key = f"{name}-{split or 'all'}-{_digest(fingerprint(name), rules)}"
+    key = f"{_safe(name)}-{split or 'all'}-{_digest(fingerprint(name), rules)}"
     folder = once(cache() / "tokens" / key, lambda path: _tokenise(path, documents(name, split)["text"], tokenizer))
     return np.load(folder / "tokens.npy", mmap_mode="r"), np.load(folder / "offsets.npy")
 
 
 def fingerprint(name: str) -> str:
-    """What the documents are made from: the pinned archives, the code that cleans them, the split."""
+    """What the documents are made from: the archive or the dataset's commit, the code that cleans them, the split."""
+    if name in hub_texts.READERS:
+        return _digest(name, hub_texts.pinned(name), Path(hub_texts.__file__).read_text(), str(VALIDATION))
     if name not in texts.READERS:
-        raise ValueError(f"unknown corpus {name!r}: expected one of {', '.join(NAMES)}")
+        raise ValueError(f"unknown corpus {name!r}: expected one of {', '.join(NAMES + HUB_NAMES)}")
     return _digest(name, source(texts.READERS[name][0]).folder.name, Path(texts.__file__).read_text(), str(VALIDATION))
 
 
 def _write(path: Path, name: str) -> None:
-    archive, read = texts.READERS[name]
-    names, cleaned = zip(*texts.unique(read(fetch(archive))), strict=True)
+    if name in hub_texts.READERS:
+        found = hub_texts.read(name)
+    else:
+        archive, read = texts.READERS[name]
+        found = read(fetch(archive))
+    names, cleaned = zip(*texts.unique(found), strict=True)
     Dataset.from_dict({"id": names, "text": cleaned}).save_to_disk(path)
 
 
@@ -92,3 +100,8 @@ def _check(split: str | None) -> None:
 
 def _digest(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
+
+
+def _safe(name: str) -> str:
+    """The name as part of a file name on any system."""
+    return name.replace(":", "-")

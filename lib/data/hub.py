@@ -11,11 +11,12 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 import httpx2
 import torch
 from filelock import FileLock
-from huggingface_hub import HfApi, constants, get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
+from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -25,7 +26,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_stream_backoff
+from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_backoff, http_stream_backoff
 from safetensors.torch import save_file
 from tqdm import tqdm
 from transformers import AutoConfig
@@ -52,7 +53,7 @@ def commit(repository: str, revision: str | None = None, kind: str = "model") ->
             if constants.is_offline_mode():
                 known[name] = _commit_in_cache(repository, revision, kind)
             else:
-                known[name] = HfApi().repo_info(repository, revision=revision, repo_type=kind).sha
+                known[name] = _ask(f"{kind}s/{repository}/revision/{quote(revision, safe='')}")["sha"]
         _record(name, known[name])
     return known[name]
 
@@ -66,8 +67,8 @@ def recorded() -> dict[str, str]:
 def revisions(repository: str) -> list[str]:
     """Branches and tags of a model."""
     with explained(repository):
-        refs = HfApi().list_repo_refs(repository)
-    return [ref.name for ref in (*refs.branches, *refs.tags)]
+        refs = _ask(f"models/{repository}/refs")
+    return [ref["name"] for ref in (*refs["branches"], *refs["tags"])]
 
 
 def head(repository: str, revision: str | None = None, rows: int | None = None) -> torch.Tensor:
@@ -89,9 +90,9 @@ def download_size(repository: str, revision: str | None = None) -> dict[str, int
     """Bytes still to fetch for the head alone and for the whole model, from the sizes that the hub states."""
     pinned = commit(repository, revision)
     with explained(repository, revision):
-        files = HfApi().model_info(repository, revision=pinned, files_metadata=True).siblings
+        files = _ask(f"models/{repository}/revision/{pinned}", blobs=True)["siblings"]
         config = AutoConfig.from_pretrained(repository, revision=pinned, trust_remote_code=False)
-    sizes = {file.rfilename: file.size or 0 for file in files}
+    sizes = {file["rfilename"]: file.get("size", 0) for file in files}
     weights = ([name for name in sizes if re.fullmatch(r"model(-\d+-of-\d+)?\.safetensors", name)]
                or [name for name in sizes if re.fullmatch(r"pytorch_model(-\d+-of-\d+)?\.bin", name)])
     missing = [name for name in weights if try_to_load_from_cache(repository, name, revision=pinned) is None]
@@ -176,10 +177,18 @@ class _RangeFile(io.RawIOBase):
         return done, cut
 
 
+def _ask(path: str, **parameters: object) -> dict:
+    """An answer of the hub's interface; unlike the client's own calls, repeated while the hub is busy or cut off."""
+    response = http_backoff("GET", f"{constants.ENDPOINT}/api/{path}", params=parameters, headers=build_hf_headers(),
+                            timeout=60, base_wait_time=0.5)
+    hf_raise_for_status(response)
+    return response.json()
+
+
 def _keep_head(path: Path, repository: str, pinned: str, revision: str | None) -> None:
     """Write the head as a safetensors file of one tensor, without ever holding it in memory."""
     with explained(repository, revision):
-        files = [file.rfilename for file in HfApi().model_info(repository, revision=pinned).siblings]
+        files = [file["rfilename"] for file in _ask(f"models/{repository}/revision/{pinned}")["siblings"]]
         tied = AutoConfig.from_pretrained(repository, revision=pinned, trust_remote_code=False).tie_word_embeddings
 
         def open_file(name: str) -> io.BufferedReader:
