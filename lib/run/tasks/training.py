@@ -1,11 +1,13 @@
 """Checkpoints along training runs: which to measure, and how their addresses read in a data frame."""
 
 import re
+from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
 
 from lib.data import checkpoints
+from lib.measure.onset import Rise, lag, rise
 
 
 def points(runs: list[str], count: int | None = None) -> list[dict]:
@@ -28,3 +30,43 @@ def label(frame: pd.DataFrame) -> pd.DataFrame:
     parts = frame["address"].str.extract(r"(?:.*[:/])?(?P<model>.+?)(?:-seed(?P<seed>\d+))?@step(?P<step>\d+)$")
     parts = parts.assign(seed=parts["seed"].fillna(0).astype(int), step=parts["step"].astype(int))
     return pd.concat([parts, frame.drop(columns="address")], axis=1)
+
+
+def curves(frame: pd.DataFrame, *quantities: str) -> pd.DataFrame:
+    """Long form of columns measured along training: model, seed, step, quantity, value."""
+    return frame.melt(["model", "seed", "step"], list(quantities), "quantity", "value")
+
+
+def over_seeds(frame: pd.DataFrame, value: str, *keys: str) -> pd.DataFrame:
+    """Mean, low and high (the extremes) of a column over seeds, by model, step and the keys."""
+    grouped = frame.groupby([*keys, "model", "step"], sort=False)[value]
+    return grouped.agg(**{value: "mean", "low": "min", "high": "max"}).reset_index()
+
+
+def turns(frame: pd.DataFrame, least: dict[str, float]) -> pd.DataFrame:
+    """The largest rise of each curve in a long frame (`curves`): model, seed, quantity and the fields of a Rise.
+
+    ``least`` says for each quantity which rise counts, in its own unit.
+    """
+    rows = []
+    for (model, seed, quantity), part in frame.groupby(["model", "seed", "quantity"], sort=False):
+        part = part.sort_values("step")
+        found = rise(part["step"], part["value"], least[quantity])
+        rows.append({"model": model, "seed": seed, "quantity": quantity, **asdict(found)})
+    return pd.DataFrame(rows)
+
+
+def lags(frame: pd.DataFrame, pairs: list[tuple[str, str]]) -> pd.DataFrame:
+    """Steps from one quantity's turn to another's in each run of a frame of turns: lag, low, high; NaN without a turn.
+
+    Positive: the first of the pair comes first.
+    """
+    fields = list(Rise.__dataclass_fields__)
+    rows = []
+    for (model, seed), part in frame.groupby(["model", "seed"], sort=False):
+        found = {row["quantity"]: Rise(*(row[field] for field in fields)) for _, row in part.iterrows()}
+        for first, second in pairs:
+            middle, low, high = lag(found[first], found[second])
+            name = f"{first} to {second}"
+            rows.append({"model": model, "seed": seed, "lag": name, "steps": middle, "low": low, "high": high})
+    return pd.DataFrame(rows)
