@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -122,15 +123,16 @@ def execute(source, profile="laptop", parameters=None, out=Path("_build"), fresh
         draft.unlink()
         raise ChapterError(f"{source.stem} has no parameter {', '.join(unknown)}; it has {', '.join(known)}")
     try:
-        papermill.execute_notebook(
-            str(draft),
-            str(draft),
-            parameters=parameters,
-            kernel_name="python3",
-            cwd=str(BOOK),
-            progress_bar=False,
-            config=Config({"KernelManager": {"transport": "ipc"}}),
-        )
+        with tempfile.TemporaryDirectory() as sockets:  # ipc: a kernel on TCP warns that it is not encrypted
+            papermill.execute_notebook(
+                str(draft),
+                str(draft),
+                parameters=parameters,
+                kernel_name="python3",
+                cwd=str(BOOK),
+                progress_bar=False,
+                config=Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}}),
+            )
     except papermill.exceptions.PapermillExecutionError as error:
         target.unlink(missing_ok=True)  # what was executed from another text must not stand for this one
         raise ChapterError(
