@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
-from lib.measure import lowrank, spectra
+from lib.measure import spectra
 from lib.train import heads
+from lib.train.starts import ARMS, gaussian, mean_probability, truncated
 from lib.train.states import last_states, windows
 
 V, D, N = 300, 16, 400
@@ -46,16 +47,20 @@ def distance(one, other):
 @given(st.integers(1, 70), st.integers(2, 90), st.integers(1, 20), st.integers(1, 80), st.floats(0.01, 30))
 def test_loss_and_gradients_are_those_of_autograd(count, vocabulary, width, chunk, scale):
     weight, states, labels = problem(1, vocabulary, width, count)
-    loss, by_states, by_weight = heads.cross_entropy(states, scale * weight, labels, chunk)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(heads, "CHUNK", chunk)
+        loss, by_states, by_weight = heads.cross_entropy(states, scale * weight, labels)
     expected, right_states, right_weight = autograd(states, scale * weight, labels)
     assert loss == pytest.approx(expected, rel=1e-5, abs=1e-5)
     assert (by_states - right_states).norm() <= 1e-4 * right_states.norm() + 1e-5 * scale
     assert (by_weight - right_weight).norm() <= 1e-4 * right_weight.norm() + 1e-5
 
 
-def test_bf16_loss_and_gradients_agree_within_its_rounding():
+@pytest.mark.parametrize("slab", [64, 128, V])
+def test_bf16_loss_and_gradients_agree_within_its_rounding(slab, monkeypatch):
+    monkeypatch.setattr(heads, "SLAB", slab)
     weight, states, labels = problem()
-    loss, by_states, by_weight = heads.cross_entropy(states.bfloat16(), weight.bfloat16(), labels, 64)
+    loss, by_states, by_weight = heads.cross_entropy(states.bfloat16(), weight.bfloat16(), labels)
     expected, right_states, right_weight = autograd(states.bfloat16(), weight.bfloat16(), labels)
     assert loss == pytest.approx(expected, rel=3e-3)
     assert distance(by_states, right_states) < 0.02
@@ -65,17 +70,18 @@ def test_bf16_loss_and_gradients_agree_within_its_rounding():
 
 def test_huge_logits_stay_finite():
     weight, states, labels = problem()
-    loss, by_states, by_weight = heads.cross_entropy(1e4 * states, weight, labels)
-    assert np.isfinite(loss)
-    assert torch.isfinite(by_states).all() and torch.isfinite(by_weight).all()
+    for dtype, scale in ((torch.float32, 1e4), (torch.bfloat16, 1e2)):
+        loss, by_states, by_weight = heads.cross_entropy(scale * states.to(dtype), weight.to(dtype), labels)
+        assert np.isfinite(loss)
+        assert torch.isfinite(by_states).all() and torch.isfinite(by_weight).all()
 
 
 def test_gradient_of_both_factors():
     weight, states, labels = problem()
-    factors = lowrank.factors(weight, lowrank.second_moment(states))
-    out, into = factors.out[:, :5].clone(), factors.into[:5].clone()
+    full = truncated(weight, "whitened", states)
+    out, into = full.out[:, :5].clone(), full.into[:5].clone()
     head = heads.Head(out, into)
-    _, by_features, by_out = heads.cross_entropy(head.features(states), out, labels, 64)
+    _, by_features, by_out = heads.cross_entropy(head.features(states), out, labels)
     a, b = out.double().requires_grad_(), into.double().requires_grad_()
     torch.nn.functional.cross_entropy(states.double() @ b.T @ a.T, labels).backward()
     assert distance(by_out, a.grad) < 1e-5
@@ -84,83 +90,80 @@ def test_gradient_of_both_factors():
 
 def test_nested_ranks_equal_each_head_alone():
     weight, states, labels = problem()
-    factors = lowrank.factors(weight)
-    loss, right = heads.losses(heads.Head(factors.out, factors.into), states, labels, [1, 3, 16], chunk=150)
+    full = truncated(weight, "SVD", states)
+    loss, right = heads.losses(full, states, labels, [1, 3, 16], chunk=150)
     for column, rank in enumerate([1, 3, 16]):
-        logits = (states @ factors.into[:rank].T @ factors.out[:, :rank].T).double()
+        logits = (states @ full.into[:rank].T @ full.out[:, :rank].T).double()
         each = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
         assert loss[:, column].numpy() == pytest.approx(each.numpy(), abs=1e-4)
         assert (right[:, column] == (logits.argmax(1) == labels)).float().mean() > 0.99
 
 
-def error(weight, factors, states, rank):
-    """Least-squares error of the centred logits at a rank."""
+def error(weight, full, states, rank):
+    """Least-squares error of the centred logits of a rank-r head; its own mean row is not held against it."""
     wanted = spectra.centre(weight).double() @ states.double().T
-    return float((wanted - factors.out[:, :rank].double() @ factors.into[:rank].double() @ states.double().T).norm())
+    cut = spectra.centre(full.out[:, :rank]).double() @ full.into[:rank].double() @ states.double().T
+    return float((wanted - cut).norm())
 
 
 @settings(max_examples=10, deadline=None)
 @given(st.integers(0, 1000), st.integers(20, 60))
 def test_whitened_arm_is_never_worse_in_least_squares(seed, count):
     weight, states, _ = problem(seed, count=count)
-    centred = spectra.centre(weight)
-    whitened = lowrank.factors(centred, lowrank.second_moment(states))
-    plain, shifted = lowrank.factors(weight), lowrank.factors(centred)
-    tail = spectra.w_error(whitened.sigma) * float((centred.double() @ states.double().T).norm())
+    plain, centred, whitened, _ = (truncated(weight, arm, states, np.ones(V)) for arm in ARMS)
+    norm = float((spectra.centre(weight).double() @ states.double().T).norm())
+    tail = spectra.w_error(whitened.out.double().norm(dim=0).sort(descending=True).values) * norm
     previous = np.inf
     for rank in range(1, D + 1):
         mine = error(weight, whitened, states, rank)
-        assert mine <= error(weight, shifted, states, rank) + 1e-3
-        # The plain truncation may spend a direction on the mean row; even free of it, it does no better.
-        free = lowrank.Factors(spectra.centre(plain.out[:, :rank]), plain.into[:rank], plain.sigma)
-        assert mine <= error(weight, free, states, rank) + 1e-3
+        assert mine <= error(weight, centred, states, rank) + 1e-3
+        assert mine <= error(weight, plain, states, rank) + 1e-3
         assert mine <= previous + 1e-3
         assert mine == pytest.approx(tail[rank], abs=2e-3)
         previous = mine
 
 
 def test_whitened_arm_has_the_closed_form_of_a_constructed_case():
-    """A head and states with known axes: direction i carries logits of size head_i * state_i, and those decide."""
+    """Axis i of this head carries logits of size head_i state_i, and those decide: not the largest of the head."""
     head_sizes, state_sizes = torch.tensor([4.0, 3.0, 2.0, 1.0]), torch.tensor([0.1, 1.0, 3.0, 0.5])
-    left = torch.linalg.qr(torch.randn(50, 4, generator=torch.Generator().manual_seed(0)).double()).Q
+    generator = torch.Generator().manual_seed(0)
+    left = torch.linalg.qr(spectra.centre(torch.randn(50, 4, generator=generator).double())).Q
     weight = (left * head_sizes).float()
-    factors = lowrank.factors(weight, torch.diag(state_sizes.double() ** 2))
-    assert factors.sigma.numpy() == pytest.approx([6.0, 3.0, 0.5, 0.4], rel=1e-6)
-    kept = torch.tensor([0.0, 1.0, 1.0, 0.0])  # the two largest products, not the two largest rows of the head
-    assert torch.allclose(factors.out[:, :2] @ factors.into[:2], weight * kept, atol=1e-5)
-    assert torch.allclose(lowrank.factors(weight).sigma, head_sizes.double(), rtol=1e-6)
+    states = torch.diag(2 * state_sizes)  # four states: their second moment is diagonal
+    full = truncated(weight, "whitened", states)
+    assert full.out.norm(dim=0).numpy() == pytest.approx([6.0, 3.0, 0.5, 0.4], rel=1e-4)
+    kept = torch.tensor([0.0, 1.0, 1.0, 0.0])
+    assert torch.allclose(full.out[:, :2] @ full.into[:2], weight * kept, atol=1e-5)
+    plain = truncated(weight, "SVD", states)
+    assert torch.allclose(plain.out[:, :2] @ plain.into[:2], weight * torch.tensor([1.0, 1.0, 0.0, 0.0]), atol=1e-5)
 
 
-def test_full_rank_reproduces_the_untouched_head():
+@pytest.mark.parametrize("arm", ARMS)
+def test_full_rank_reproduces_the_untouched_head(arm):
     weight, states, labels = problem()
     untouched, _ = heads.losses(heads.Head(weight), states, labels)
-    for factors in (
-        lowrank.factors(weight),
-        lowrank.factors(spectra.centre(weight)),
-        lowrank.factors(spectra.centre(weight), lowrank.second_moment(states)),
-    ):
-        loss, _ = heads.losses(heads.Head(factors.out, factors.into), states, labels)
-        assert loss.numpy() == pytest.approx(untouched.numpy(), abs=1e-4)
+    loss, _ = heads.losses(truncated(weight, arm, states, mean_probability(weight, states)), states, labels)
+    assert loss.numpy() == pytest.approx(untouched.numpy(), abs=1e-4)
 
 
-def test_features_of_the_whitened_arm_have_unit_second_moment():
-    weight, states, _ = problem()
-    factors = lowrank.factors(weight, lowrank.second_moment(states))
-    features = states.double() @ factors.into.double().T
-    assert torch.allclose(features.T @ features / N, torch.eye(D).double(), atol=1e-4)
-
-
-def test_fewer_states_than_dimensions_leave_no_error():
-    weight, states, _ = problem(count=7)
-    factors = lowrank.factors(spectra.centre(weight), lowrank.second_moment(states))
-    assert torch.isfinite(factors.into).all()
-    assert error(weight, factors, states, 7) < 1e-3 * float((weight @ states.T).norm())
+def test_weighted_arm_is_closer_to_the_full_head_in_probability():
+    weight, states, _ = problem(count=2000)
+    frequency = mean_probability(weight, states)
+    assert frequency.sum() == pytest.approx(1)
+    wanted = (states @ weight.T).log_softmax(1)
+    for rank in (4, 8, 12):
+        distances = []
+        for arm in ("whitened", "weighted"):
+            full = truncated(weight, arm, states, frequency)
+            cut = (states @ full.into[:rank].T @ full.out[:, :rank].T).log_softmax(1)
+            distances.append(float((wanted.exp() * (wanted - cut)).sum(1).mean()))
+        assert distances[1] < distances[0]
 
 
 def test_training_improves_every_rank_and_keeps_the_best():
     weight, states, labels = problem(count=4000)
-    factors = lowrank.factors(spectra.centre(weight), lowrank.second_moment(states))
-    starts = [(heads.Head(factors.out[:, :r], factors.into[:r]), 0.02) for r in (2, 6)]
+    full = truncated(weight, "whitened", states)
+    starts = [(full.cut(r), 0.02) for r in (2, 6)]
     recipe = heads.Recipe(batch=200, epochs=3, dtype=torch.float32)
     train, stop = slice(0, 3500), slice(3500, 4000)
     validation = states[stop], labels[stop]
@@ -177,7 +180,7 @@ def test_training_improves_every_rank_and_keeps_the_best():
 
 def test_runs_in_one_pass_do_not_influence_one_another():
     weight, states, labels = problem()
-    starts = [(heads.gaussian(V, D, 4, scale=1.0), 0.01), (heads.gaussian(V, D, 6, scale=1.0), 0.02)]
+    starts = [(gaussian(V, D, 4, scale=1.0), 0.01), (gaussian(V, D, 6, scale=1.0), 0.02)]
     recipe = heads.Recipe(batch=100, epochs=1, dtype=torch.float32)
     both = heads.train(starts, states, labels, (states, labels), recipe)
     alone = heads.train(starts[1:], states, labels, (states, labels), recipe)
@@ -190,13 +193,13 @@ def test_training_stops_early_and_search_ranks_the_rates():
     ruined = heads.train([(head, 50.0)], states, labels, validation, heads.Recipe(batch=50, epochs=50, patience=2))
     assert ruined[0].best == 0 and len(ruined[0].steps) <= 4
     assert torch.equal(ruined[0].head.out, weight)
-    found = heads.search(heads.gaussian(V, D, 8, scale=1.0), [1e-5, 0.03, 30.0], states, labels, validation)
+    found = heads.search(gaussian(V, D, 8, scale=1.0), [1e-5, 0.03, 30.0], states, labels, validation)
     assert found[0].rate == 0.03
 
 
 def test_gaussian_start_has_the_stated_scale():
     states = 3.0 * torch.randn(500, 64, generator=torch.Generator().manual_seed(0))
-    literal, scaled = (heads.gaussian(400, 64, 16, scale) for scale in (None, 3.0))
+    literal, scaled = (gaussian(400, 64, 16, scale) for scale in (None, 3.0))
     assert (scaled.features(states) @ scaled.out.T).std().item() == pytest.approx(1, rel=0.2)
     assert (literal.features(states) @ literal.out.T).std().item() == pytest.approx(16**0.5 * 3 * 64**0.5, rel=0.2)
 
@@ -208,7 +211,7 @@ def test_bad_input_is_refused_in_one_sentence():
         with pytest.raises(ValueError, match="between 1 and 16"):
             heads.losses(head, states, labels, ranks)
     with pytest.raises(ValueError, match="between 1 and the width"):
-        heads.gaussian(V, D, 17)
+        gaussian(V, D, 17)
     with pytest.raises(ValueError, match="at least one state"):
         heads.cross_entropy(states[:0], weight, labels[:0])
     with pytest.raises(ValueError, match="states of the same model"):
@@ -222,9 +225,11 @@ def test_bad_input_is_refused_in_one_sentence():
     with pytest.raises(ValueError, match="at least one"):
         heads.train([], states, labels, (states, labels))
     with pytest.raises(ValueError, match="second moment"):
-        lowrank.factors(weight, torch.eye(8))
-    with pytest.raises(ValueError, match="negative eigenvalues"):
-        lowrank.factors(weight, -torch.eye(D))
+        truncated(weight, "whitened", states[:, :8])
+    with pytest.raises(ValueError, match="pass one of"):
+        truncated(weight, "pruned", states)
+    with pytest.raises(ValueError, match="between 1 and 16"):
+        truncated(weight, "SVD", states).cut(17)
 
 
 BODY = {"vocab_size": 97, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}

@@ -12,8 +12,8 @@ from itertools import pairwise
 import numpy as np
 import torch
 
-CHUNK = 512  # tokens whose logits exist at a time: 100 MB in float32 at V = 49,152, and still a fast product
-SLAB = 16384  # rows of a bf16 weight gradient widened to float32 at a time
+CHUNK = 512  # tokens whose float32 logits exist at a time: 100 MB at V = 49,152, and still a fast product
+SLAB = 2048  # rows of the head whose bf16 logits exist at a time: 8 MB for a batch of 2,048 tokens, which stay in cache
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,12 @@ class Head:
     def rank(self) -> int:
         """Columns of A."""
         return self.out.shape[1]
+
+    def cut(self, rank: int) -> "Head":
+        """The first columns of A and rows of B. Raises ValueError where there are not so many, or no B."""
+        if self.into is None or not 1 <= rank <= self.rank:
+            raise ValueError(f"rank is {rank}: pass one between 1 and {self.rank}, of a head that has two factors.")
+        return Head(self.out[:, :rank].contiguous(), self.into[:rank].contiguous())
 
     def features(self, states: torch.Tensor) -> torch.Tensor:
         """B h of states (N, d): (N, r)."""
@@ -66,37 +72,71 @@ class Run:
 
 
 def cross_entropy(
-    features: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, chunk: int = CHUNK
+    features: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor
 ) -> tuple[float, torch.Tensor, torch.Tensor]:
     """Mean cross-entropy of softmax(features @ weight.T) with its gradients by both: (loss, (N, k), (V, k)), float32.
 
     ``features`` (N, k) and ``weight`` (V, k) share a dtype, float32 or bf16, in which the products are made; sums are
-    float32. Every logit of every token takes part, ``chunk`` tokens at a time. Raises ValueError on shapes that don't
-    fit or on no states.
+    float32. Every logit of every token takes part. Float32 products are dear: logits are made once, for a chunk of
+    tokens at a time. Bf16 products are four times as fast, and what counts is that logits stay in cache: they are made
+    twice, for a slab of the vocabulary at a time, and no sum over tokens is ever rounded.
+    Bf16 serves logits of up to 10^4. Raises ValueError on shapes that don't fit or on no states.
     """
     check(features, weight, labels)
-    count, vocabulary = len(features), len(weight)
-    logits = features.new_empty(min(chunk, count), vocabulary)
-    by_features = torch.empty(features.shape, dtype=torch.float32, device=features.device)
-    by_weight = torch.zeros(weight.shape, dtype=torch.float32, device=weight.device)
+    by_parts = _by_tokens if features.dtype == torch.float32 else _by_vocabulary
+    loss, by_features, by_weight = by_parts(features, weight, labels[:, None])
+    return loss.item() / len(features), by_features, by_weight
+
+
+def _by_tokens(features, weight, labels):
+    count = len(features)
+    logits = features.new_empty(min(CHUNK, count), len(weight))
+    by_features, by_weight = torch.empty_like(features), torch.zeros_like(weight)
     loss = torch.zeros((), dtype=torch.float64, device=features.device)
-    for start in range(0, count, chunk):
-        rows, target = features[start : start + chunk], labels[start : start + chunk, None]
+    for start in range(0, count, CHUNK):
+        rows, target = features[start : start + CHUNK], labels[start : start + CHUNK]
         z = torch.mm(rows, weight.T, out=logits[: len(rows)])
-        right = z.gather(1, target).float()
-        peak = z.amax(1, keepdim=True)
-        total = z.sub_(peak).exp_().sum(1, keepdim=True, dtype=torch.float32)
+        right, peak = z.gather(1, target), z.amax(1, keepdim=True)
+        total = z.sub_(peak).exp_().sum(1, keepdim=True)
         loss += (peak + total.log() - right).sum(dtype=torch.float64)
         # Softmax minus one-hot is z / total: the division goes to the narrow matrices, not to the N x V one.
-        z.scatter_add_(1, target, -total.to(z))
+        z.scatter_add_(1, target, -total)
         scale = 1 / (count * total)
-        by_features[start : start + chunk] = (z @ weight) * scale
-        _accumulate(by_weight, z, (rows * scale).to(z))
-    return loss.item() / count, by_features, by_weight
+        torch.mul(z @ weight, scale, out=by_features[start : start + CHUNK])
+        by_weight.addmm_(z.T, rows * scale)
+    return loss, by_features, by_weight
+
+
+def _by_vocabulary(features, weight, labels):
+    count, slabs = len(features), range(0, len(weight), SLAB)
+    by_features = torch.zeros(features.shape, dtype=torch.float32, device=features.device)
+    by_weight = torch.empty(weight.shape, dtype=torch.float32, device=weight.device)
+    logits = features.new_empty(count, min(SLAB, len(weight)))
+    right = (features.float() * weight[labels[:, 0]]).sum(1, keepdim=True)
+    normaliser = torch.full_like(right, -torch.inf)
+    for start in slabs:
+        part = weight[start : start + SLAB]
+        # The product takes off what is known of the normaliser before it rounds: logits that matter round least.
+        rounded = torch.maximum(normaliser, right).to(features)
+        z = torch.addmm(rounded, features, part.T, beta=-1, out=logits[:, : len(part)])
+        peak = z.amax(1, keepdim=True)
+        total = z.sub_(peak).exp_().sum(1, keepdim=True, dtype=torch.float32)
+        normaliser = torch.logaddexp(normaliser, rounded.float() + peak + total.log())
+    rounded = normaliser.to(features)
+    share = (rounded - normaliser).exp()  # what rounding it changes; the narrow matrices put it right
+    rows, miss = (features * (share / count)).to(features), (torch.expm1(right - normaliser) / share).to(features)
+    for start in slabs:
+        part = weight[start : start + SLAB]
+        z = torch.addmm(rounded, features, part.T, beta=-1, out=logits[:, : len(part)]).exp_()
+        here = ((labels >= start) & (labels < start + len(part))).nonzero()[:, 0]
+        z[here, labels[here, 0] - start] = miss[here, 0]
+        by_features += z @ part
+        by_weight[start : start + SLAB] = z.T @ rows
+    return (normaliser - right).sum(dtype=torch.float64), by_features.mul_(share / count), by_weight
 
 
 def losses(
-    head: Head, states: torch.Tensor, labels: torch.Tensor, ranks: Sequence[int] | None = None, chunk: int = 256
+    head: Head, states: torch.Tensor, labels: torch.Tensor, ranks: Sequence[int] | None = None, chunk: int = CHUNK // 2
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Cross-entropy (N, R) and whether the likeliest token is right (N, R), for the first r columns of A for each rank.
 
@@ -124,24 +164,6 @@ def losses(
             loss[here, column] = (peak + total.log() - z.gather(1, target)).squeeze(1)
             right[here, column] = (likeliest == target).squeeze(1)
     return loss, right
-
-
-def gaussian(
-    vocabulary: int, width: int, rank: int, scale: float | None = None, seed: int = 0, device: str = "cpu"
-) -> Head:
-    """A and B drawn from N(0, 1), as Section 5.1 says.
-
-    With ``scale``, the root mean square of the states' entries, they are divided so that the logits start at a
-    variance of 1: A by sqrt(r) and B by scale sqrt(d). As printed, logits have a deviation of sqrt(r) |h|.
-    """
-    if not 1 <= rank <= width:
-        raise ValueError(f"rank is {rank}: pass one between 1 and the width of the head, {width}.")
-    generator = torch.Generator().manual_seed(seed)
-    out = torch.randn(vocabulary, rank, generator=generator)
-    into = torch.randn(rank, width, generator=generator)
-    if scale is not None:
-        out, into = out / math.sqrt(rank), into / (scale * math.sqrt(width))
-    return Head(out.to(device), into.to(device))
 
 
 def train(
@@ -249,12 +271,3 @@ def check(states: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, voca
         raise ValueError(f"labels have shape {tuple(labels.shape)}: pass a token for each of the {len(states)} states.")
     if int(labels.min()) < 0 or int(labels.max()) >= vocabulary:
         raise ValueError(f"labels go up to {int(labels.max())}: pass tokens between 0 and {vocabulary - 1}.")
-
-
-def _accumulate(total: torch.Tensor, z: torch.Tensor, rows: torch.Tensor) -> None:
-    """total += z^T rows, in float32: bf16 products are summed over one chunk only."""
-    if z.dtype == total.dtype:
-        total.addmm_(z.T, rows)
-        return
-    for start in range(0, len(total), SLAB):
-        total[start : start + SLAB] += z[:, start : start + SLAB].T @ rows
