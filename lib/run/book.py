@@ -6,6 +6,7 @@ OUT/notebooks holds the executed chapters, OUT/source what Sphinx reads, OUT/htm
 """
 
 import argparse
+import json
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 import yaml
 from jupyter_book.sphinx import build_sphinx
 
+from lib.data import hub
 from lib.data.cache import ROOT
 from lib.run import chapter
 
@@ -54,6 +56,7 @@ def stage(out):
     for name, path in wanted.items():
         if not (source / name).exists() or (source / name).read_bytes() != path.read_bytes():
             shutil.copyfile(path, source / name)  # an untouched file keeps its time: Sphinx reads it no more
+    (source / "revisions.json").write_text(json.dumps(hub.recorded(), indent=1))
     return source
 
 

@@ -23,6 +23,7 @@ class Table(SphinxDirective):
     """Base: `rows()` gives a data frame of MyST, rendered as a table that scrolls on a phone."""
 
     kind = "table"
+    empty = "Nothing yet."
 
     def rows(self):
         """Data frame of MyST texts."""
@@ -33,6 +34,8 @@ class Table(SphinxDirective):
         for path in Path(self.env.srcdir).glob("*.ipynb"):
             self.env.note_dependency(str(path))
         frame = self.rows()
+        if frame.empty:
+            return [nodes.paragraph(text=self.empty)]
         lines = ["| " + " | ".join(frame.columns) + " |", "|" + " --- |" * len(frame.columns)]
         lines += ["| " + " | ".join(map(str, row)) + " |" for row in frame.itertuples(index=False)]
         box = nodes.container(classes=["table-box"])
@@ -105,4 +108,20 @@ class RunTimes(Table):
                 "Profile": runs.profile,
                 "Overrides": [escape(json.dumps(p)) if p else "" for p in runs.parameters],
             }
+        )
+
+
+class HubRevisions(Table):
+    """Commits to which names on the model hub were resolved, from `revisions.json` beside the notebooks."""
+
+    kind = "revisions"
+    empty = "None: for these pages nothing was read from the hub."
+
+    def rows(self):
+        """One row for each repository and revision."""
+        path = Path(self.env.srcdir) / "revisions.json"
+        self.env.note_dependency(str(path))
+        resolved = json.loads(path.read_text()) if path.exists() else {}
+        return pd.DataFrame(
+            {"On the hub": [escape(n) for n in resolved], "Commit": [f"`{c}`" for c in resolved.values()]}
         )

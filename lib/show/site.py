@@ -12,7 +12,7 @@ import vl_convert
 from docutils import nodes
 
 from lib.show import notebooks
-from lib.show.directives import ClaimTable, FigureManifest, RunTimes
+from lib.show.directives import ClaimTable, FigureManifest, HubRevisions, RunTimes
 
 ASSETS = Path(__file__).parent / "assets"
 MATHJAX = ["tex-mml-chtml.js", "output/chtml/fonts", "input/tex/extensions"]
@@ -109,6 +109,7 @@ def setup(app):
     """Register with Sphinx."""
     app.add_directive("claim-table", ClaimTable)
     app.add_directive("figure-manifest", FigureManifest)
+    app.add_directive("hub-revisions", HubRevisions)
     app.add_directive("run-times", RunTimes)
     app.connect("builder-inited", write_assets)
     app.connect("builder-inited", write_data)
