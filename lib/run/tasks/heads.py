@@ -1,0 +1,218 @@
+"""Heads of low rank on the states of a frozen model (Section 5.1), as data frames.
+
+Every function takes an address and a corpus; states are computed once for all of them and kept in the cache.
+"""
+
+import hashlib
+import math
+from functools import cached_property
+
+import pandas as pd
+import torch
+
+from lib.data import checkpoints, corpora
+from lib.data.cache import cache
+from lib.measure import spectra
+from lib.train import heads
+from lib.train.starts import ARMS, gaussian, mean_probability, truncated
+from lib.train.states import last_states, windows
+
+Z = 1.96  # of a 95 % interval over windows
+SAMPLE = 8192  # states that the mean probability of each token is taken over
+
+
+class Material:
+    """A head, and the states and labels of a number of training and of validation tokens."""
+
+    def __init__(self, address: str, corpus: str, tokens: int, validation: int, context: int, device: str):
+        model, tokenizer = checkpoints.load(address)
+        if getattr(model.config, "final_logit_softcapping", None) or model.get_output_embeddings().bias is not None:
+            raise ValueError(f"the head of {address} is not a plain matrix: use a model without a bias or soft cap.")
+        torch.set_flush_denormal(True)  # exp of low logits: denormal numbers make products several times slower
+        context = min(context, model.config.max_position_embeddings)
+        self.context, self.head = context, heads.Head(model.get_output_embeddings().weight.detach().clone().to(device))
+        body = model.to(device, torch.bfloat16)
+        parts = []
+        for split, count in (("train", tokens), ("validation", validation)):
+            stream = corpora.tokens(corpus, tokenizer, split)[: max(1, count // context) * context + 1]
+            names = checkpoints.fingerprint(address), corpora.fingerprint(corpus), split, len(stream), context
+            key = hashlib.sha256(" ".join(map(str, names)).encode()).hexdigest()[:16]
+            states = last_states(body, stream, cache() / "states" / key, context)
+            parts.append((states, windows(stream, context)[1].flatten()))
+        self.train, self.validation = parts
+
+    @cached_property
+    def base(self) -> torch.Tensor:
+        """Loss of the untouched head at each validation token, (N,)."""
+        return heads.losses(self.head, *self.validation)[0][:, 0]
+
+    def cut(self, arm: str) -> heads.Head:
+        """The head in an untrained arm, all ranks."""
+        states = self.train[0]
+        every = max(1, len(states) // SAMPLE)
+        frequency = mean_probability(self.head.out, states[::every]) if arm == "weighted" else None
+        return truncated(self.head.out, arm, states.to(self.head.out.device), frequency)
+
+    def measure(self, head: heads.Head, ranks: list[int] | None = None) -> pd.DataFrame:
+        """Loss, accuracy (per cent) and cost over the untouched head for each rank; intervals are over windows."""
+        loss, right = heads.losses(head, *self.validation, ranks)
+        rows = []
+        for column, rank in enumerate(ranks or [head.rank]):
+            extra = (loss[:, column] - self.base).view(-1, self.context).mean(1).double().cpu()
+            half = Z * float(extra.std()) / math.sqrt(len(extra)) if len(extra) > 1 else math.nan
+            cost = float(extra.mean())
+            rows.append({
+                "rank": rank, "loss": float(loss[:, column].double().mean()),
+                "accuracy": 100 * float(right[:, column].double().mean()),
+                "cost": cost, "low": cost - half, "high": cost + half,
+            })
+        return pd.DataFrame(rows)
+
+
+def untrained(
+    address: str, corpus: str, ranks: list[int], tokens: int, validation: int, context: int = 512, device: str = "cpu"
+) -> pd.DataFrame:
+    """Arms b to d without any training: arm, rank, loss, accuracy, cost, low, high, and the W-errors at that rank.
+
+    raw, centred and whitened are the W-errors of the real head as it is, without its mean row, and as its logits on
+    the states see it. The row "untouched" is the real head.
+    """
+    material = Material(address, corpus, tokens, validation, context, device)
+    cuts = {arm: material.cut(arm) for arm in ARMS}
+    frames = [material.measure(material.head).assign(arm="untouched")]
+    frames += [material.measure(head, sorted(ranks)).assign(arm=arm) for arm, head in cuts.items()]
+    frame = pd.concat(frames, ignore_index=True)
+    weight, carried = material.head.out, cuts["whitened"].out.double().norm(dim=0).sort(descending=True).values
+    spectrum = {"raw": spectra.singular_values(weight), "centred": spectra.singular_values(spectra.centre(weight)),
+                "whitened": carried}
+    for name, sigma in spectrum.items():
+        frame[name] = spectra.w_error(sigma)[frame["rank"]]
+    return frame[["arm", *frame.columns.drop("arm")]]
+
+
+def fidelity(address: str, corpus: str, tokens: int, context: int = 512) -> dict:
+    """Loss of the model as it is in float32, and from its kept bf16 states, on the same first validation tokens."""
+    model, tokenizer = checkpoints.load(address)
+    context = min(context, model.config.max_position_embeddings)
+    inputs, labels = windows(corpora.tokens(corpus, tokenizer, "validation")[: tokens + 1], context)
+    total = 0.0
+    with torch.inference_mode():
+        for window, target in zip(inputs, labels, strict=True):
+            total += float(torch.nn.functional.cross_entropy(model(window[None]).logits[0], target))
+    kept = Material(address, corpus, context, tokens, context, "cpu")
+    return {"float32": total / len(inputs), "kept": float(kept.base.double().mean()), "tokens": inputs.numel()}
+
+
+def rates(
+    address: str, corpus: str, arm: str, ranks: list[int], rates: list[float], tokens: int, train: int, validation: int,
+    start: str = "weighted", epochs: int = 1, batch: int = 1024, context: int = 512, seed: int = 0, device: str = "cpu",
+) -> pd.DataFrame:
+    """The stopping loss of each (rank, learning rate) after a short run, all in one pass: arm, rank, rate, loss."""
+    material = Material(address, corpus, tokens, validation, context, device)
+    grid = [(rank, rate) for rank in ranks for rate in rates]
+    starts = _starts(material, arm, ranks, start, seed)
+    runs = _train(material, [(starts[rank], rate) for rank, rate in grid], train, epochs, batch, seed)
+    return pd.DataFrame([{"arm": arm, "rank": rank, "rate": rate, "loss": min(run.losses)}
+                         for (rank, rate), run in zip(grid, runs, strict=True)])
+
+
+def trained(
+    address: str, corpus: str, arm: str, ranks: list[int], rates: list[float], tokens: int, train: int, validation: int,
+    start: str = "weighted", epochs: int = 2, batch: int = 1024, context: int = 512, seed: int = 0, device: str = "cpu",
+) -> pd.DataFrame:
+    """Heads of each rank trained in one pass, each at its own rate: arm, rank, rate, step, loss and the rest.
+
+    ``arm`` is "as printed" (A and B from N(0, 1)), "scaled" (the same, with logits of variance 1), "trained" (from the
+    untrained arm ``start``) or "refit" (the whole head from itself; ranks are then the width). ``train`` tokens are
+    taken from the ``tokens`` whose states are kept, the last of which decide when to stop; losses are those of
+    ``validation`` tokens that no part of this saw.
+    """
+    material = Material(address, corpus, tokens, validation, context, device)
+    starts = _starts(material, arm, ranks, start, seed)
+    runs = _train(material, [(starts[rank], rate) for rank, rate in zip(ranks, rates, strict=True)],
+                  train, epochs, batch, seed)
+    frames = [material.measure(run.head).assign(arm=arm, rate=run.rate, step=run.best) for run in runs]
+    frame = pd.concat(frames, ignore_index=True)
+    return frame[["arm", "rank", "rate", "step", *frame.columns.drop(["arm", "rank", "rate", "step"])]]
+
+
+def gap(
+    address: str, corpus: str, rank: int, rates: list[float], parts: int, tokens: int, train: int, validation: int,
+    start: str = "weighted", epochs: int = 2, batch: int = 1024, context: int = 512, seed: int = 0, device: str = "cpu",
+) -> pd.DataFrame:
+    """Rank r against a full refit, both trained on each of ``parts`` disjoint parts: part, low_rank, refit, untouched.
+
+    Each part has ``train`` tokens of its own and its own share of the validation tokens; each head has the best of the
+    rates on the stopping tokens.
+    """
+    material = Material(address, corpus, tokens, validation, context, device)
+    low = material.cut(start).cut(rank)
+    share, rows = len(material.validation[0]) // parts // context * context, []
+    for part in range(parts):
+        runs = _train(material, [(head, rate) for head in (low, material.head) for rate in rates],
+                      train, epochs, batch, seed, offset=part * train)
+        best = [min(half, key=lambda run: min(run.losses)) for half in (runs[: len(rates)], runs[len(rates) :])]
+        here = slice(part * share, (part + 1) * share)
+        states, labels = (whole[here] for whole in material.validation)
+        low_loss, refit_loss = (float(heads.losses(run.head, states, labels)[0].double().mean()) for run in best)
+        rows.append({
+            "part": part + 1, "low_rank": low_loss, "low_rate": best[0].rate, "low_step": best[0].best,
+            "refit": refit_loss, "refit_rate": best[1].rate, "refit_step": best[1].best,
+            "untouched": float(material.base[here].double().mean()),
+        })
+    return pd.DataFrame(rows)
+
+
+def smallest_rank(
+    address: str, within: list[float], corpus: str = "wiki-en", tokens: int = 32768, validation: int = 8192,
+    steps: int = 24, arm: str = "weighted", context: int = 512, device: str = "cpu",
+) -> pd.DataFrame:
+    """The smallest rank whose loss is within x nats of the full head, without training, for each x of ``within``.
+
+    Ranks are tried in ``steps`` equal steps up to the width, all in one pass. Columns: address, width, vocabulary,
+    within, rank, loss, cost, low, high, saved (parameters of the head), share (of them). Where no rank that saves
+    parameters will do, rank is the width and saved is 0. A tied head saves nothing unless the embedding is factored
+    too. Raises ValueError where ``within`` is not positive.
+    """
+    if not within or min(within) <= 0:
+        raise ValueError(f"within is {within}: pass a list of positive numbers of nats, such as [0.05].")
+    material = Material(address, corpus, tokens, validation, context, device)
+    vocabulary, width = material.head.out.shape
+    ranks = sorted({round(width * step / steps) for step in range(1, steps + 1)} - {0})
+    frame, rows = material.measure(material.cut(arm), ranks), []
+    frame["saved"] = vocabulary * width - frame["rank"] * (vocabulary + width)
+    for nats in sorted(within):
+        enough = frame[(frame["cost"] <= nats) & (frame["saved"] > 0)]
+        found = enough.iloc[0].to_dict() if len(enough) else material.measure(material.head).iloc[0] | {"saved": 0}
+        rows.append({"address": address, "width": width, "vocabulary": vocabulary, "within": nats, **found})
+    result = pd.DataFrame(rows).astype({"rank": int, "saved": int})
+    result["share"] = result["saved"] / (vocabulary * width)
+    return result.drop(columns="accuracy")
+
+
+def _starts(material, arm, ranks, start, seed):
+    """Rank -> head before training."""
+    vocabulary, width = material.head.out.shape
+    if arm == "refit":
+        return {width: material.head}
+    if arm == "trained":
+        whole = material.cut(start)
+        return {rank: whole.cut(rank) for rank in ranks}
+    if arm not in ("as printed", "scaled"):
+        raise ValueError(f"arm is {arm!r}: pass as printed, scaled, trained or refit.")
+    scale = None if arm == "as printed" else float(material.train[0][:4096].float().square().mean().sqrt())
+    return {rank: gaussian(vocabulary, width, rank, scale, seed, material.head.out.device) for rank in ranks}
+
+
+def _train(material, starts, train, epochs, batch, seed, offset=0):
+    """Runs on ``train`` tokens from ``offset`` on; the tokens at the end of what is kept decide when to stop."""
+    states, labels = material.train
+    stop = max(material.context, min(4096, len(states) // 8) // material.context * material.context)
+    if offset + train > len(states) - stop:
+        raise ValueError(
+            f"{offset + train} training and {stop} stopping tokens are wanted, and {len(states)} states are kept: "
+            "raise tokens or lower train."
+        )
+    here = slice(offset, offset + train)
+    recipe = heads.Recipe(epochs=epochs, batch=batch, evaluations=2, seed=seed)
+    return heads.train(starts, states[here], labels[here], (states[-stop:], labels[-stop:]), recipe)
