@@ -66,7 +66,7 @@ def gaps(temperatures, skews, ranks, starts, seed=0) -> pd.DataFrame:
     """Theorem 5.3: the loss gap of the best rank-r head found, of the truncated W*, and every bound on it.
 
     One row for each problem and rank. Columns temperature, skew, rank, gap, truncated, paper, squared, confident,
-    tail (T_r, whitened), plain_tail (tail of sigma^2 of W*), agreement (share of searches within 1e-6 nats), gradient.
+    whitened_tail (T_r), plain_tail (tail of sigma^2 of W*), agreement (share of searches within 1e-6 nats), gradient.
     """
     rows = []
     for temperature, skew in product(temperatures, skews):
@@ -78,7 +78,7 @@ def gaps(temperatures, skews, ranks, starts, seed=0) -> pd.DataFrame:
             found = best_head(task, rank, star, starts, seed)
             rows.append({"temperature": temperature, "skew": skew, "rank": rank, "gap": found.loss - least,
                          "truncated": found.attempts.loss[0] - least, **{name: v[rank] for name, v in bound.items()},
-                         "tail": 4 * bound["squared"][rank], "plain_tail": plain[rank],
+                         "whitened_tail": 4 * bound["squared"][rank], "plain_tail": plain[rank],
                          "agreement": found.agreement, "gradient": np.linalg.norm(gradient(task, star))})
     return pd.DataFrame(rows)
 
@@ -87,10 +87,13 @@ def real_head(address, corpus, contexts, ranks, length=512, block=128, device="c
     """KL divergence from a model's own softmax when its head is cut to rank r, and every bound, on real states.
 
     `contexts` validation tokens of `corpus`, read in windows of `length`; the same contexts give the metric of the
-    truncation, as in the theorem. Columns truncation ("whitened", "whitened, by frequency"), rank, tail (T_r / 4, from
-    singular values), loss (of the true next token, full head), rise (of that loss), linear (its first-order part),
-    and the means of `bounds.divergences`; nats per token.
+    truncation, as in the theorem. Columns truncation ("whitened", "whitened, by frequency"), rank, quarter_tail
+    (T_r / 4, from singular values), loss (of the true next token, full head), rise (of that loss), linear (its
+    first-order part), and the means of `bounds.divergences`; nats per token.
     """
+    if max(ranks) >= contexts:
+        raise ValueError(f"rank {max(ranks)} fits {contexts} contexts exactly: pass more contexts than the largest rank.")
+    length = min(length, contexts)
     model, tokenizer = checkpoints.load(address, device=device)
     ids = np.array(corpora.tokens(corpus, tokenizer, "validation")[: contexts // length * (length + 1)])
     windows = torch.as_tensor(ids.reshape(-1, length + 1).astype(np.int64), device=device)
@@ -118,6 +121,7 @@ def _cut(head, states, targets, ranks, block):
             new = (logits + change).gather(1, chosen)[:, 0] - (logits + change).logsumexp(-1)
             values["loss"], values["rise"] = -old.cpu().numpy(), (old - new).cpu().numpy()
             sums[kind, rank] = sums[kind, rank].add(values.sum(), fill_value=0.0)
-    rows = [{"truncation": kind, "rank": rank, "tail": float(cuts[kind][0][:, rank:].double().square().sum() / 4),
+    tails = {kind: left.double().square().sum(0).cpu() / 4 for kind, (left, _) in cuts.items()}
+    rows = [{"truncation": kind, "rank": rank, "quarter_tail": float(tails[kind][rank:].sum()),
              **(total / len(states))} for (kind, rank), total in sums.items()]
     return pd.DataFrame(rows).assign(linear=lambda frame: frame.rise - frame.divergence)
