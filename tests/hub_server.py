@@ -5,6 +5,7 @@ Large files are answered as the hub answers them: a redirection, which carries t
 
 import hashlib
 import json
+import os
 import re
 import threading
 from collections.abc import Callable
@@ -53,6 +54,7 @@ class Fault:
     status: int | None = None
     headers: dict[str, str] = field(default_factory=dict)
     cut: int | None = None  # bytes after which the connection ends
+    whole: bool = False  # answer a request for a range with everything
     change: Callable[[bytes], bytes] | None = None  # of the body, whose stated length stays as it was
 
 
@@ -89,6 +91,11 @@ class Hub:
                 fault.times -= 1
                 return fault
         return None
+
+
+def settle(environment: dict[str, str]) -> None:
+    """Set the environment of a new process, before it imports a client that reads it."""
+    os.environ.update(environment)
 
 
 def blob(body: bytes) -> dict:
@@ -206,7 +213,7 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
 
         def content(self, body: bytes, headers: dict[str, str]) -> None:
             match = re.fullmatch(r"bytes=(\d+)-(\d*)", self.asked.range or "")
-            if not match:
+            if not match or (self.trouble and self.trouble.whole):
                 return self.answer(200, body, headers)
             first, last = int(match[1]), min(int(match[2] or len(body)), len(body) - 1)
             if first >= len(body):

@@ -6,7 +6,7 @@ What huggingface_hub decides stays its own: HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLIN
 import io
 import json
 import logging
-import mmap
+import pickle
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,6 +35,7 @@ from lib.data import tensors
 from lib.data.cache import cache, once
 
 ATTEMPTS = 6  # connections that a range may lose
+CHUNK = 1 << 25  # bytes of a head held in memory while it is fetched
 BUFFER = 1 << 16  # bytes read ahead where a file's directory is read piecemeal
 
 
@@ -173,22 +174,24 @@ class _RangeFile(io.RawIOBase):
                     done += len(block)
                     bar.update(len(block))
             except httpx2.HTTPError as error:
-                cut = error
+                cut = error.with_traceback(None)  # which would keep the buffer alive
         return done, cut
 
 
 def _ask(path: str, **parameters: object) -> dict:
     """An answer of the hub's interface; unlike the client's own calls, repeated while the hub is busy or cut off."""
     response = http_backoff("GET", f"{constants.ENDPOINT}/api/{path}", params=parameters, headers=build_hf_headers(),
-                            timeout=60, base_wait_time=0.5)
+                            timeout=60, max_retries=4, base_wait_time=0.5)
     hf_raise_for_status(response)
     return response.json()
 
 
 def _keep_head(path: Path, repository: str, pinned: str, revision: str | None) -> None:
-    """Write the head as a safetensors file of one tensor, without ever holding it in memory."""
+    """Write the head as a safetensors file of one tensor, holding only a part in memory."""
     with explained(repository, revision):
         files = [file["rfilename"] for file in _ask(f"models/{repository}/revision/{pinned}")["siblings"]]
+        if "config.json" not in files:
+            raise ValueError(f"{repository}@{revision or 'main'} has no config.json: expected a model's repository")
         tied = AutoConfig.from_pretrained(repository, revision=pinned, trust_remote_code=False).tie_word_embeddings
 
         def open_file(name: str) -> io.BufferedReader:
@@ -199,12 +202,12 @@ def _keep_head(path: Path, repository: str, pinned: str, revision: str | None) -
             whole = Path(hf_hub_download(repository, name, revision=pinned))
             save_file({tensors.HEADS[0]: tensors.legacy_head(whole, tied)}, path)
             return
-        header = tensors.header(place)
-        with file, path.open("w+b") as out:
-            out.write(header)
-            out.truncate(len(header) + place.bytes)
-            with mmap.mmap(out.fileno(), 0) as mapped, memoryview(mapped) as view:
-                tensors.fill(file, place.start, view[len(header):])
+        with file, path.open("wb") as out:
+            out.write(tensors.header(place))
+            for first in range(0, place.bytes, CHUNK):
+                chunk = bytearray(min(CHUNK, place.bytes - first))
+                tensors.fill(file, place.start + first, memoryview(chunk))
+                out.write(chunk)
 
 
 def _head_file(repository: str, pinned: str) -> Path:
@@ -243,6 +246,8 @@ def _explanation(error: BaseException, repository: str, revision: str) -> Except
         (RevisionNotFoundError, ValueError,
          f"{repository} has no revision {revision!r}: lib.data.checkpoints.revisions({repository!r}) lists them"),
         (LocalEntryNotFoundError, ConnectionError, f"{where} is not in the cache and {hub} cannot be reached"),
+        (pickle.UnpicklingError, ValueError,
+         f"{where} has a pickle that holds more than tensors: refused without running it; use a safetensors revision"),
         (EntryNotFoundError, ValueError, f"{where} lacks a file that a model needs: choose another revision"),
     )
     for kind, raised, sentence in sentences:

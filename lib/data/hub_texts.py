@@ -38,7 +38,7 @@ def read(name: str) -> Iterator[tuple[str, str]]:
     where = READERS[name]
     with hub.explained(where.repository):
         rows = load_dataset(where.repository, where.configuration, split="train", revision=pinned(name),
-                            streaming=where.sample is not None, trust_remote_code=False)
+                            streaming=where.sample is not None)
         if where.sample is not None:
             rows = islice(rows.shuffle(seed=0, buffer_size=BUFFER), where.sample)
         texts = (row["text"] for row in rows)
