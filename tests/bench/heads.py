@@ -98,14 +98,22 @@ def main():
     share = 3 * best["product", "float32"] / step
     row("float32 share of the matrix throughput", f"{share:.0%}", ">= 75 %", share >= 0.75)
     fast = best["ours", "bf16"]
-    row("bf16 tokens per second, against float32 autograd", f"{N / fast:,.0f} = {base / fast:.2f} x", ">= 2.5 x",
-        base / fast >= 2.5)
+    row(
+        "bf16 tokens per second, against float32 autograd",
+        f"{N / fast:,.0f} = {base / fast:.2f} x",
+        ">= 2.5 x",
+        base / fast >= 2.5,
+    )
     gap = abs(tried["ours", "bf16"][0][1][0] - tried["reference", "float32"][0][1][0])
     row("bf16 loss, difference from float32", f"{gap:.1e} nats", "<= 1e-3 (used where it agrees)", gap <= 1e-3)
     for dtype in DTYPES:
         mine, theirs = extra("ours", dtype), extra("reference", dtype)
-        row(f"{dtype} peak extra memory of a step, gradients included", f"{mine / 1e6:.0f} MB = {mine / theirs:.2f} x",
-            "<= 0.25 x", mine <= theirs / 4)
+        row(
+            f"{dtype} peak extra memory of a step, gradients included",
+            f"{mine / 1e6:.0f} MB = {mine / theirs:.2f} x",
+            "<= 0.25 x",
+            mine <= theirs / 4,
+        )
 
 
 if __name__ == "__main__":

@@ -61,11 +61,16 @@ class Material:
             extra = (loss[:, column] - self.base).view(-1, self.context).mean(1).double().cpu()
             half = Z * float(extra.std()) / math.sqrt(len(extra)) if len(extra) > 1 else math.nan
             cost = float(extra.mean())
-            rows.append({
-                "rank": rank, "loss": float(loss[:, column].double().mean()),
-                "accuracy": 100 * float(right[:, column].double().mean()),
-                "cost": cost, "low": cost - half, "high": cost + half,
-            })
+            rows.append(
+                {
+                    "rank": rank,
+                    "loss": float(loss[:, column].double().mean()),
+                    "accuracy": 100 * float(right[:, column].double().mean()),
+                    "cost": cost,
+                    "low": cost - half,
+                    "high": cost + half,
+                }
+            )
         return pd.DataFrame(rows)
 
 
@@ -83,8 +88,11 @@ def untrained(
     frames += [material.measure(head, sorted(ranks)).assign(arm=arm) for arm, head in cuts.items()]
     frame = pd.concat(frames, ignore_index=True)
     weight, carried = material.head.out, cuts["whitened"].out.double().norm(dim=0).sort(descending=True).values
-    spectrum = {"raw": spectra.singular_values(weight), "centred": spectra.singular_values(spectra.centre(weight)),
-                "whitened": carried}
+    spectrum = {
+        "raw": spectra.singular_values(weight),
+        "centred": spectra.singular_values(spectra.centre(weight)),
+        "whitened": carried,
+    }
     for name, sigma in spectrum.items():
         frame[name] = spectra.w_error(sigma)[frame["rank"]]
     return frame[["arm", *frame.columns.drop("arm")]]
@@ -104,21 +112,49 @@ def fidelity(address: str, corpus: str, tokens: int, context: int = 512) -> dict
 
 
 def rates(
-    address: str, corpus: str, arm: str, ranks: list[int], rates: list[float], tokens: int, train: int, validation: int,
-    start: str = "weighted", epochs: int = 1, batch: int = 1024, context: int = 512, seed: int = 0, device: str = "cpu",
+    address: str,
+    corpus: str,
+    arm: str,
+    ranks: list[int],
+    rates: list[float],
+    tokens: int,
+    train: int,
+    validation: int,
+    start: str = "weighted",
+    epochs: int = 1,
+    batch: int = 1024,
+    context: int = 512,
+    seed: int = 0,
+    device: str = "cpu",
 ) -> pd.DataFrame:
     """The stopping loss of each (rank, learning rate) after a short run, all in one pass: arm, rank, rate, loss."""
     material = Material(address, corpus, tokens, validation, context, device)
     grid = [(rank, rate) for rank in ranks for rate in rates]
     starts = _starts(material, arm, ranks, start, seed)
     runs = _train(material, [(starts[rank], rate) for rank, rate in grid], train, epochs, batch, seed)
-    return pd.DataFrame([{"arm": arm, "rank": rank, "rate": rate, "loss": min(run.losses)}
-                         for (rank, rate), run in zip(grid, runs, strict=True)])
+    return pd.DataFrame(
+        [
+            {"arm": arm, "rank": rank, "rate": rate, "loss": min(run.losses)}
+            for (rank, rate), run in zip(grid, runs, strict=True)
+        ]
+    )
 
 
 def trained(
-    address: str, corpus: str, arm: str, ranks: list[int], rates: list[float], tokens: int, train: int, validation: int,
-    start: str = "weighted", epochs: int = 2, batch: int = 1024, context: int = 512, seed: int = 0, device: str = "cpu",
+    address: str,
+    corpus: str,
+    arm: str,
+    ranks: list[int],
+    rates: list[float],
+    tokens: int,
+    train: int,
+    validation: int,
+    start: str = "weighted",
+    epochs: int = 2,
+    batch: int = 1024,
+    context: int = 512,
+    seed: int = 0,
+    device: str = "cpu",
 ) -> pd.DataFrame:
     """Heads of each rank trained in one pass, each at its own rate: arm, rank, rate, step, loss and the rest.
 
@@ -129,16 +165,29 @@ def trained(
     """
     material = Material(address, corpus, tokens, validation, context, device)
     starts = _starts(material, arm, ranks, start, seed)
-    runs = _train(material, [(starts[rank], rate) for rank, rate in zip(ranks, rates, strict=True)],
-                  train, epochs, batch, seed)
+    runs = _train(
+        material, [(starts[rank], rate) for rank, rate in zip(ranks, rates, strict=True)], train, epochs, batch, seed
+    )
     frames = [material.measure(run.head).assign(arm=arm, rate=run.rate, step=run.best) for run in runs]
     frame = pd.concat(frames, ignore_index=True)
     return frame[["arm", "rank", "rate", "step", *frame.columns.drop(["arm", "rank", "rate", "step"])]]
 
 
 def gap(
-    address: str, corpus: str, rank: int, rates: list[float], parts: int, tokens: int, train: int, validation: int,
-    start: str = "weighted", epochs: int = 2, batch: int = 1024, context: int = 512, seed: int = 0, device: str = "cpu",
+    address: str,
+    corpus: str,
+    rank: int,
+    rates: list[float],
+    parts: int,
+    tokens: int,
+    train: int,
+    validation: int,
+    start: str = "weighted",
+    epochs: int = 2,
+    batch: int = 1024,
+    context: int = 512,
+    seed: int = 0,
+    device: str = "cpu",
 ) -> pd.DataFrame:
     """Rank r against a full refit, both trained on each of ``parts`` disjoint parts: part, low_rank, refit, untouched.
 
@@ -149,23 +198,44 @@ def gap(
     low = material.cut(start).cut(rank)
     share, rows = len(material.validation[0]) // parts // context * context, []
     for part in range(parts):
-        runs = _train(material, [(head, rate) for head in (low, material.head) for rate in rates],
-                      train, epochs, batch, seed, offset=part * train)
+        runs = _train(
+            material,
+            [(head, rate) for head in (low, material.head) for rate in rates],
+            train,
+            epochs,
+            batch,
+            seed,
+            offset=part * train,
+        )
         best = [min(half, key=lambda run: min(run.losses)) for half in (runs[: len(rates)], runs[len(rates) :])]
         here = slice(part * share, (part + 1) * share)
         states, labels = (whole[here] for whole in material.validation)
         low_loss, refit_loss = (float(heads.losses(run.head, states, labels)[0].double().mean()) for run in best)
-        rows.append({
-            "part": part + 1, "low_rank": low_loss, "low_rate": best[0].rate, "low_step": best[0].best,
-            "refit": refit_loss, "refit_rate": best[1].rate, "refit_step": best[1].best,
-            "untouched": float(material.base[here].double().mean()),
-        })
+        rows.append(
+            {
+                "part": part + 1,
+                "low_rank": low_loss,
+                "low_rate": best[0].rate,
+                "low_step": best[0].best,
+                "refit": refit_loss,
+                "refit_rate": best[1].rate,
+                "refit_step": best[1].best,
+                "untouched": float(material.base[here].double().mean()),
+            }
+        )
     return pd.DataFrame(rows)
 
 
 def smallest_rank(
-    address: str, within: list[float], corpus: str = "wiki-en", tokens: int = 32768, validation: int = 8192,
-    steps: int = 24, arm: str = "weighted", context: int = 512, device: str = "cpu",
+    address: str,
+    within: list[float],
+    corpus: str = "wiki-en",
+    tokens: int = 32768,
+    validation: int = 8192,
+    steps: int = 24,
+    arm: str = "weighted",
+    context: int = 512,
+    device: str = "cpu",
 ) -> pd.DataFrame:
     """The smallest rank whose loss is within x nats of the full head, without training, for each x of ``within``.
 
@@ -188,6 +258,12 @@ def smallest_rank(
     result = pd.DataFrame(rows).astype({"rank": int, "saved": int})
     result["share"] = result["saved"] / (vocabulary * width)
     return result.drop(columns="accuracy")
+
+
+def chosen(searched: pd.DataFrame, ranks: list[int]) -> list[float]:
+    """For each rank the learning rate of the least loss at the nearest rank, in log r, of a result of `rates`."""
+    best = searched.loc[searched.groupby("rank")["loss"].idxmin()].set_index("rank")["rate"]
+    return [float(best[min(best.index, key=lambda known: abs(math.log(known / rank)))]) for rank in ranks]
 
 
 def _starts(material, arm, ranks, start, seed):
