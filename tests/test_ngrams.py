@@ -116,11 +116,11 @@ def test_w_error_equals_a_dense_svd(text, order):
 
 
 def test_the_estimate_is_within_its_own_error(text):
-    matrix = ngrams.context_matrix(text, 4, 300)
-    ranks = np.array([1, 10, 50, 100, 200])
-    found = np.array([one.w_error(ranks) for one in ngram_spectrum.spectra(matrix, largest=10, probes=16)])
+    matrix = ngrams.context_matrix(text, 4, 300, contexts=3000)
+    ranks = np.array([1, 10, 50, 100, 150])
+    found = np.array([one.w_error(ranks) for one in ngram_spectrum.spectra(matrix, largest=0, probes=16)])
     stated = found.std(axis=0, ddof=1) / 4
-    assert (np.abs(found.mean(axis=0) - ngrams.w_error(matrix, ranks)) < 5 * stated + 1e-3).all()
+    assert (np.abs(found.mean(axis=0) - ngrams.w_error(matrix, ranks)) < 6 * stated + 1e-3).all()
     assert stated.max() < 3e-3
 
 

@@ -58,10 +58,11 @@ def spectra(
 ) -> list[Spectrum]:
     """The exact spectrum alone, or one estimate for each probe where a component has more than `largest` tokens."""
     gram, members = components(matrix)
-    big = [tokens for tokens in members if len(tokens) > largest]
+    alone = np.array([tokens[0] for tokens in members if len(tokens) == 1], int)
     small = [tokens for tokens in members if 1 < len(tokens) <= largest]
-    alone = gram.diagonal()[[tokens[0] for tokens in members if len(tokens) == 1]]
-    solved = np.concatenate([alone, *(_eigenvalues(gram[tokens][:, tokens], device) for tokens in small)])
+    big = [tokens for tokens in members if len(tokens) > max(largest, 1)]
+    blocks = [_eigenvalues(gram[tokens][:, tokens], device) for tokens in small]
+    solved = np.concatenate([gram.diagonal()[alone], *blocks])
     if not big:
         return [_spectrum(solved)]
     rest = np.concatenate(big)

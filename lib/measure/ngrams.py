@@ -13,7 +13,7 @@ from scipy import sparse
 
 from lib.measure.ngram_spectrum import w_error
 
-__all__ = ["Counts", "context_matrix", "count", "matrix", "merge", "sample", "shards", "w_error"]
+__all__ = ["Counts", "context_matrix", "count", "matrix", "merge", "positions", "sample", "shards", "w_error"]
 
 ORDERS = range(2, 7)
 LARGEST_VOCABULARY = 2**18
@@ -100,12 +100,16 @@ def sample(counts: Counts, contexts: int | None, seed: int = 0) -> Counts:
     The draw keeps the smallest hashes of the contexts themselves, so it doesn't depend on the rest of the text: samples
     of shards, merged and sampled again, are the sample of the whole, and a smaller sample is part of a larger one.
     """
+    return counts[positions(counts, contexts, seed)]
+
+
+def positions(counts: Counts, contexts: int | None, seed: int = 0) -> np.ndarray | slice:
+    """Rows of counts that `sample` keeps."""
     if contexts is not None and contexts < 1:
         raise ValueError(f"{contexts} contexts can't be drawn: expected at least 1, or None for all")
     if contexts is None or contexts >= len(counts.contexts):
-        return counts
-    smallest = np.argpartition(_hash(counts.contexts, seed), contexts - 1)[:contexts]
-    return counts[np.sort(smallest)]
+        return slice(None)
+    return np.sort(np.argpartition(_hash(counts.contexts, seed), contexts - 1)[:contexts])
 
 
 def matrix(

@@ -1,0 +1,93 @@
+"""What chapter 5.1 computes of n-grams: W-error curves of corpora, of what they could be instead, and of controls."""
+
+from functools import partial
+
+import numpy as np
+import pandas as pd
+from dask import bag
+
+from lib.data import checkpoints, corpora
+from lib.measure import ngram_controls, ngram_spectrum, ngrams, smoothing
+from lib.train.tokenizer import train_tokenizer
+
+ALPHA = 0.1  # additive smoothing: a tenth of an occurrence for each token
+KINDS = ("counts", "weighted", "shuffled", "additive", "Kneser-Ney", "log-probabilities", "support")
+LEARNT = 4_000_000  # characters that a small vocabulary is learnt from
+
+
+def curves(
+    corpus, tokenizer, contexts, ranks, kind="counts", order=5, min_count=1, largest=0, device="cpu", seed=0
+) -> pd.DataFrame:
+    """W-error of one corpus at each rank, and what goes with it.
+
+    tokenizer: an address, or `bpe:4096` for a vocabulary of that size learnt from the corpus; contexts: how many, None
+    for all; kind: one of KINDS; largest: tokens in a component that is solved exactly. Columns rank, w_error, error
+    (standard, 0 where exact), null (token counts alone), contexts and tokens (found), one_hot (share of contexts), energy
+    (squared norm), dimension and null_dimension (rank at W-error 0.1); null and energy only where the matrix is sparse.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"unknown kind {kind!r}: expected one of {', '.join(KINDS)}")
+    counts = count(corpus, tokenizer, order)
+    if min_count > 1:
+        counts = counts[counts.occurrences >= min_count]
+    chosen = ngrams.sample(counts, contexts, seed)
+    if kind in ("counts", "weighted", "shuffled"):
+        dealt = ngram_controls.shuffled(chosen, seed) if kind == "shuffled" else chosen
+        matrix = ngrams.matrix(dealt, weighted=kind == "weighted")
+        return _frame(matrix, ngram_spectrum.spectra(matrix, largest, device, seed), ranks)
+    if kind == "Kneser-Ney":
+        operator = smoothing.kneser_ney(counts, ngrams.positions(counts, contexts, seed))
+    else:
+        operator = {"additive": partial(smoothing.additive, alpha=ALPHA), "support": smoothing.support,
+                    "log-probabilities": partial(smoothing.log_probabilities, alpha=ALPHA)}[kind](chosen)
+    found = ngram_spectrum.estimate(ngram_spectrum.gram_operator(operator), steps=400, seed=seed)
+    return _frame(chosen.following, found, ranks).drop(columns=["null", "null_dimension", "energy"])
+
+
+def count(corpus, tokenizer, order, shard=ngrams.LARGEST_SHARD) -> ngrams.Counts:
+    """Counts of a corpus's n-grams, over Dask's workers where it is longer than a shard."""
+    name, vocabulary = _tokenizer(corpus, tokenizer)
+    tokens = corpora.tokens(corpus, name, None)
+    if len(tokens) <= shard:
+        return ngrams.count(tokens, order, vocabulary)
+    pieces = bag.from_sequence(list(ngrams.shards(tokens, order, shard - order + 1)), partition_size=1)
+    each = pieces.map(ngrams.count, order, vocabulary)
+    return each.reduction(list, lambda parts: ngrams.merge([one for part in parts for one in part])).compute()
+
+
+def control(rank, draws, contexts, vocabulary, ranks, seed=0) -> pd.DataFrame:
+    """As `curves`, for a language whose true matrix has that rank."""
+    matrix = ngram_controls.known_rank(contexts, vocabulary, rank, draws, seed)
+    return _frame(matrix, ngram_spectrum.spectra(matrix, seed=seed), ranks)
+
+
+def _tokenizer(corpus, tokenizer):
+    kind, _, size = tokenizer.partition(":")
+    if kind != "bpe":
+        found = checkpoints.tokenizer(tokenizer)
+        return found, len(found)
+    texts, left = [], LEARNT
+    for text in corpora.documents(corpus)["text"]:
+        texts.append(text[:left])
+        left -= len(text)
+        if left <= 0:
+            break
+    return train_tokenizer(texts, int(size)), int(size)
+
+
+def _frame(matrix, found, ranks):
+    """Curves of a matrix and its spectra."""
+    each = np.array([one.w_error(ranks) for one in found])
+    null = ngram_spectrum.null(matrix)
+    return pd.DataFrame({
+        "rank": ranks,
+        "w_error": each.mean(axis=0),
+        "error": each.std(axis=0, ddof=1) / np.sqrt(len(each)) if len(each) > 1 else 0.0,
+        "null": null.w_error(ranks),
+        "contexts": matrix.shape[0],
+        "tokens": len(np.unique(matrix.indices)),
+        "one_hot": float((np.diff(matrix.indptr) == 1).mean()),
+        "energy": float((matrix.data**2).sum()),
+        "dimension": float(np.mean([one.dimension() for one in found])),
+        "null_dimension": null.dimension(),
+    })
