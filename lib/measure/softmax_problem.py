@@ -45,7 +45,7 @@ def problem(states, labels, weights=None) -> Problem:
     if not (np.isfinite(states).all() and np.isfinite(labels).all() and np.isfinite(weights).all()):
         raise ValueError("states, labels and weights must be finite, but one holds NaN or infinity: clean it.")
     if (labels < 0).any() or not np.allclose(labels.sum(1), 1, atol=1e-9):
-        raise ValueError("each row of labels must be a distribution over tokens, non-negative and of sum 1: normalise it.")
+        raise ValueError("each row of labels must be a distribution over tokens, non-negative of sum 1: scale it.")
     return Problem(states, labels, weights)
 
 

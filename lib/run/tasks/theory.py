@@ -92,7 +92,7 @@ def real_head(address, corpus, contexts, ranks, length=512, block=128, device="c
     first-order part), and the means of `bounds.divergences`; nats per token.
     """
     if max(ranks) >= contexts:
-        raise ValueError(f"rank {max(ranks)} fits {contexts} contexts exactly: pass more contexts than the largest rank.")
+        raise ValueError(f"rank {max(ranks)} fits {contexts} contexts exactly: pass more contexts than that.")
     length = min(length, contexts)
     model, tokenizer = checkpoints.load(address, device=device)
     ids = np.array(corpora.tokens(corpus, tokenizer, "validation")[: contexts // length * (length + 1)])
