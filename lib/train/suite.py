@@ -104,8 +104,6 @@ def losses(profile: str) -> pd.DataFrame:
 
 def join(profile: str, place: int = 0, device: str = "cpu") -> None:
     """Train, one after the other, the runs of a profile that nobody has trained or is training."""
-    if device == "cpu":
-        torch.set_num_threads(1)
     parent = os.getppid()
     for run in runs(profile):
         folder = _folder(profile, run)
