@@ -262,6 +262,10 @@ def test_provenance_is_readable_and_the_same_when_read_again(tasks, tmp_path, mo
     records.recall(tasks.frame, folder=str(tmp_path / "made"), n=2)
     pd.testing.assert_frame_equal(records.provenance(), first)
     assert first["function"].tolist() == ["recorded_tasks.frame"]
+    records.recall(tasks.frame, folder=str(tmp_path / "made"), n=3)
+    records.recall(tasks.numbers, folder=str(tmp_path / "made"))
+    counts = records.summary().groupby("function")["records"].sum()
+    assert counts.to_dict() == {"recorded_tasks.frame": 2, "recorded_tasks.numbers": 1}
 
 
 def test_listing_and_pruning(tasks, tmp_path, capsys, monkeypatch):

@@ -86,6 +86,14 @@ def provenance() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def summary() -> pd.DataFrame:
+    """`provenance` with the records of one function, date, command, machine and code on one line: records, seconds."""
+    alike = ["function", "made", "command", "machine", "code", "commit"]
+    groups = provenance().groupby(alike, sort=False, dropna=False)["seconds"]
+    table = groups.agg(records="size", seconds="sum").reset_index()
+    return table[["function", "records", "seconds", *alike[1:]]]
+
+
 def place(wanted: Call) -> Path:
     """Where a call's record is, or would be."""
     return cache() / "records" / wanted.function.replace(":", ".") / f"{wanted.key}.record"
