@@ -47,7 +47,7 @@ def test_lag_tells_who_comes_first():
     assert np.isnan(lag(early, rise(STEPS, -STEPS))[0])
 
 
-@pytest.mark.parametrize("values", [np.ones(4), np.full(60, np.nan)])
+@pytest.mark.parametrize("values", [np.ones(3), np.full(60, np.nan)])
 def test_bad_curves_are_refused(values):
     with pytest.raises(ValueError, match=r"\.$"):
         rise(STEPS[: len(values)], values)

@@ -29,11 +29,11 @@ def rise(steps, values, least: float = 0.0, draws: int = 400, seed: int = 0) -> 
 
     The curve is smoothed by a median of three, so that a single stray point is no rise. The noise of a point is read
     off its distance to the line through its neighbours; the interval comes from as many ``draws`` of that noise, and
-    is never narrower than the gap between the two checkpoints around. Raises ValueError with fewer than five points.
+    is never narrower than the gap between the two checkpoints around. Raises ValueError with fewer than four points.
     """
     steps, values = np.asarray(steps, dtype=np.float64), np.asarray(values, dtype=np.float64)
-    if steps.ndim != 1 or steps.shape != values.shape or len(steps) < 5 or (np.diff(steps) <= 0).any():
-        raise ValueError(f"a curve of {len(steps)} points has no turn to find: pass five or more, steps increasing.")
+    if steps.ndim != 1 or steps.shape != values.shape or len(steps) < 4 or (np.diff(steps) <= 0).any():
+        raise ValueError(f"a curve of {len(steps)} points has no turn to find: pass four or more, steps increasing.")
     if not np.isfinite(values).all():
         raise ValueError("the curve holds NaN or infinite values: cut it where training failed.")
     noise = _noise(steps, values)

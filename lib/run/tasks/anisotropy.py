@@ -12,6 +12,17 @@ from lib.measure.anisotropy import all_but_the_top, interval, unit_sum
 NORMS = ("norm", "final_layer_norm", "ln_f")  # names of the norm before the head, by architecture
 BATCH = 4096  # tokens in a forward pass, padding included
 
+# Hidden dimensions of models in the paper's Figure 2, from their published configurations: the figure names none.
+WIDTHS = {
+    ("GPT-2", "small"): 768,
+    ("GPT-2", "medium"): 1024,
+    ("GPT-2", "large"): 1280,
+    ("GPT-2", "XL"): 1600,
+    ("OPT", "125M"): 768,
+    ("Gemma", "2B"): 2048,
+    ("Gemma", "7B"): 3072,
+}
+
 
 def layers(
     address: str,
@@ -25,13 +36,13 @@ def layers(
 ) -> pd.DataFrame:
     """Anisotropy of every layer on at least ``tokens`` tokens of a corpus, with 95 % intervals over documents.
 
-    Columns: layer (0: embeddings), final_norm (whether after it), removed (-1: nothing; k: the mean and k leading
-    directions, last layer only), documents, tokens, anisotropy, low, high. Rows with fewer documents say what
+    Columns: width, layer (0: embeddings), final_norm (whether after it), removed (-1: nothing; k: the mean and k
+    leading directions, last layer only), documents, tokens, anisotropy, low, high. Rows with fewer documents say what
     ``sizes`` of them would have given. Documents are drawn at random, each cut to its ``longest`` first tokens.
     """
     model, tokenizer = checkpoints.load(address, device)
     model.to(torch.bfloat16)
-    documents = sample(corpus, tokenizer, tokens, longest, seed)
+    documents = sample(corpus, tokenizer, tokens, min(longest, _room(model)), seed)
     counts = np.array([len(document) for document in documents])
     totals, tops = [None] * len(documents), [None] * len(documents)
     for place, states in hidden(model, documents, tokenizer.eos_token_id):
@@ -48,7 +59,13 @@ def layers(
         for count in removed:
             parts = all_but_the_top(states, count).split(counts.tolist())
             rows += _rows([stage | {"removed": count}], np.stack([unit_sum(part) for part in parts])[:, None], counts)
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).assign(width=totals.shape[-1])
+
+
+def families(figure: pd.DataFrame) -> pd.DataFrame:
+    """The paper's Figure 2 with the widths that it leaves out; models of unknown width are dropped."""
+    known = [WIDTHS.get((row.family, row.model), row.width) for row in figure.itertuples()]
+    return figure.assign(width=known).dropna(subset="width").drop(columns="bound")
 
 
 @torch.no_grad()
@@ -57,11 +74,11 @@ def checkpoint(
 ) -> dict[str, float]:
     """Loss in nats per token and last-layer anisotropy of one checkpoint on the validation part of a corpus.
 
-    Keys: loss, low and high (95 % interval of the anisotropy over documents), anisotropy (after the final norm),
+    Keys: width, loss, low and high (95 % interval of the anisotropy over documents), anisotropy (after the final norm),
     anisotropy_before, tokens.
     """
     model, tokenizer = checkpoints.load(address, device)
-    documents = sample(corpus, tokenizer, tokens, longest, seed, "validation")
+    documents = sample(corpus, tokenizer, tokens, min(longest, _room(model)), seed, "validation")
     totals, losses = [None] * len(documents), 0.0
     for place, states in hidden(model, documents, tokenizer.eos_token_id):
         totals[place] = np.stack([unit_sum(layer) for layer in states[-2:]])
@@ -71,6 +88,7 @@ def checkpoint(
     counts = np.array([len(document) for document in documents])
     (before, after), (_, low), (_, high) = interval(np.stack(totals), counts)
     return {
+        "width": len(totals[0][0]),
         "loss": losses / int((counts - 1).sum()),
         "anisotropy": float(after),
         "low": float(low),
@@ -128,6 +146,11 @@ def hidden(
                 yield int(place), states[:, row, 1 : 1 + len(documents[place])]
     finally:
         hook.remove()
+
+
+def _room(model):
+    """Tokens that fit into the model's context after the first."""
+    return model.config.max_position_embeddings - 1
 
 
 def _batches(documents):

@@ -3,33 +3,44 @@
 import re
 from dataclasses import asdict
 
-import numpy as np
 import pandas as pd
 
 from lib.data import checkpoints
 from lib.measure.onset import Rise, lag, rise
 
 
-def points(runs: list[str], count: int | None = None) -> list[dict]:
-    """Grid of the checkpoints of each run, an address without its revision: all of them, or ``count`` evenly chosen.
+def points(runs: list[str], steps: list[int]) -> list[dict]:
+    """Grid of checkpoints of each run, an address without its revision: those nearest to ``steps``, and the last.
 
-    The first and the last are always among them. Raises ValueError for a run that has no steps.
+    Raises ValueError for a run that has no steps.
     """
     grid = []
     for run in runs:
-        steps = [revision for revision in checkpoints.revisions(run) if re.fullmatch(r"step\d+", revision)]
-        if not steps:
+        there = [int(name[4:]) for name in checkpoints.revisions(run) if re.fullmatch(r"step\d+", name)]
+        if not there:
             raise ValueError(f"{run} has no revisions named stepN: pass runs that were saved along training.")
-        chosen = np.linspace(0, len(steps) - 1, min(count or len(steps), len(steps))).round().astype(int)
-        grid += [{"address": f"{run}@{steps[place]}"} for place in chosen]
+        wanted = [step for step in steps if step < there[-1]]
+        nearest = {min(there, key=lambda kept, step=step: abs(kept - step)) for step in wanted} | {there[-1]}
+        grid += [{"address": f"{run}@step{step}"} for step in sorted(nearest)]
     return grid
+
+
+def name(run: str) -> str:
+    """The model of a run's address, without its seed: "nano-8" of suite:nano-8-seed0."""
+    return re.fullmatch(r"(?:.*[:/])?(.+?)(?:-seed\d+)?", run.partition("@")[0])[1]
 
 
 def label(frame: pd.DataFrame) -> pd.DataFrame:
     """The frame with what its column ``address`` says: model (without the seed), seed, step in front."""
-    parts = frame["address"].str.extract(r"(?:.*[:/])?(?P<model>.+?)(?:-seed(?P<seed>\d+))?@step(?P<step>\d+)$")
-    parts = parts.assign(seed=parts["seed"].fillna(0).astype(int), step=parts["step"].astype(int))
-    return pd.concat([parts, frame.drop(columns="address")], axis=1)
+    parts = frame["address"].str.extract(r"^(?P<run>.*?(?:-seed(?P<seed>\d+))?)@step(?P<step>\d+)$")
+    labels = pd.DataFrame(
+        {
+            "model": parts["run"].map(name),
+            "seed": parts["seed"].fillna(0).astype(int),
+            "step": parts["step"].astype(int),
+        }
+    )
+    return pd.concat([labels, frame.drop(columns="address")], axis=1)
 
 
 def curves(frame: pd.DataFrame, *quantities: str) -> pd.DataFrame:
@@ -70,3 +81,14 @@ def lags(frame: pd.DataFrame, pairs: list[tuple[str, str]]) -> pd.DataFrame:
             name = f"{first} to {second}"
             rows.append({"model": model, "seed": seed, "lag": name, "steps": middle, "low": low, "high": high})
     return pd.DataFrame(rows)
+
+
+def thresholds(figure: pd.DataFrame, error: float = 1000) -> pd.DataFrame:
+    """Turns of the anisotropy from the paper's Figure 3, in the form of `turns`: it says when one half is exceeded.
+
+    ``error`` is the spacing of its checkpoints, which bounds each turn.
+    """
+    step = figure["step_above_0.5"]
+    where = {"model": figure["model"], "seed": 0, "quantity": "anisotropy", "floor_step": float("nan")}
+    when = {"halfway": step, "low": step - error, "high": step + error}
+    return pd.DataFrame(where | when | {"size": float("nan"), "noise": float("nan"), "found": step.notna()})
