@@ -10,6 +10,7 @@ import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -27,7 +28,8 @@ class Repository:
 
     def add(self, branch: str, files: dict[str, bytes]) -> str:
         """A branch and its one commit."""
-        sha = hashlib.sha1(repr([branch, sorted(files.items())]).encode()).hexdigest()
+        named = [branch, sorted((path, digest(body)) for path, body in files.items())]
+        sha = hashlib.sha1(repr(named).encode()).hexdigest()
         self.commits[sha] = files
         self.branches[branch] = sha
         return sha
@@ -98,11 +100,17 @@ def settle(environment: dict[str, str]) -> None:
     os.environ.update(environment)
 
 
+@cache
+def digest(body: bytes) -> str:
+    """The SHA-256 by which a large file is stored."""
+    return hashlib.sha256(body).hexdigest()
+
+
 def blob(body: bytes) -> dict:
     """A file as listings describe it."""
-    described = {"size": len(body), "oid": hashlib.sha1(body).hexdigest()}
+    described = {"size": len(body), "oid": digest(body)[:40]}
     if len(body) >= LARGE:
-        described["lfs"] = {"oid": hashlib.sha256(body).hexdigest(), "size": len(body), "pointerSize": 134}
+        described["lfs"] = {"oid": digest(body), "size": len(body), "pointerSize": 134}
     return described
 
 
@@ -197,18 +205,17 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             body = files[path]
             headers = {"X-Repo-Commit": sha, "Accept-Ranges": "bytes"}
             if len(body) < LARGE:
-                return self.content(body, headers | {"ETag": f'"{hashlib.sha1(body).hexdigest()}"'})
-            digest = hashlib.sha256(body).hexdigest()
+                return self.content(body, headers | {"ETag": f'"{digest(body)[:40]}"'})
             return self.answer(302, b"", headers | {
-                "Location": f"{hub.other_host}/other-host/{digest}?signature=x", "X-Linked-Size": str(len(body)),
-                "X-Linked-ETag": f'"{digest}"'})
+                "Location": f"{hub.other_host}/other-host/{digest(body)}?signature=x",
+                "X-Linked-Size": str(len(body)), "X-Linked-ETag": f'"{digest(body)}"'})
 
-        def large(self, digest: str) -> None:
+        def large(self, wanted: str) -> None:
             for repository in hub.repositories.values():
                 for files in repository.commits.values():
                     for body in files.values():
-                        if len(body) >= LARGE and hashlib.sha256(body).hexdigest() == digest:
-                            return self.content(body, {"ETag": f'"{digest}"', "Accept-Ranges": "bytes"})
+                        if len(body) >= LARGE and digest(body) == wanted:
+                            return self.content(body, {"ETag": f'"{wanted}"', "Accept-Ranges": "bytes"})
             return self.error(404, "EntryNotFound")
 
         def content(self, body: bytes, headers: dict[str, str]) -> None:

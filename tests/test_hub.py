@@ -35,12 +35,11 @@ def server() -> Iterator[Hub]:
 
 
 @pytest.fixture(scope="module")
-def start(server: Hub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable]:
+def start(server: Hub) -> Iterator[Callable]:
     """Start a process whose hub is the server, with given caches and settings; it runs calls one after another."""
     pools = []
 
-    def started(folder: Path | None = None, **settings: str) -> Callable:
-        folder = folder or tmp_path_factory.mktemp("home")
+    def started(folder: Path, **settings: str) -> Callable:
         environment = {"HF_ENDPOINT": server.endpoint, "HF_HOME": str(folder / "hf"), "TQDM_DISABLE": "1",
                        "BOOK_CACHE": str(folder / "book"), "NO_PROXY": "*"} | settings
         pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), settle, (environment,))
@@ -53,8 +52,13 @@ def start(server: Hub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cal
 
 
 @pytest.fixture(scope="module")
-def call(start: Callable) -> Callable:
-    return start()
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def call(start: Callable, home: Path) -> Callable:
+    return start(home)
 
 
 def model(seed: int = 0) -> GPTNeoXForCausalLM:
@@ -182,16 +186,15 @@ def test_download_sizes_are_stated_before(call: Callable, server: Hub, repositor
 
 
 def test_offline_serves_what_is_kept_and_tells_what_is_not(
-    start: Callable, server: Hub, repository: tuple, tmp_path: Path
+    start: Callable, call: Callable, home: Path, server: Hub, repository: tuple
 ) -> None:
     name, repo = repository
     saved = model()
     repo.add("step1", files(saved, "safetensors"))
     repo.add("step2", files(saved, "bin"))
-    online = start(tmp_path)
-    online(head, f"{name}@step1")
-    logits = online(first_logits, f"{name}@step1")
-    offline = start(tmp_path, HF_HUB_OFFLINE="1")
+    call(head, f"{name}@step1")
+    logits = call(first_logits, f"{name}@step1")
+    offline = start(home, HF_HUB_OFFLINE="1")
     server.requests.clear()
     assert np.array_equal(offline(head, f"{name}@step1"), saved.lm_head.weight.detach().numpy())
     assert np.array_equal(offline(first_logits, f"{name}@step1"), logits)
@@ -201,13 +204,13 @@ def test_offline_serves_what_is_kept_and_tells_what_is_not(
     assert not server.requests
 
 
-def test_a_token_opens_and_stays_on_the_hub(start: Callable, server: Hub) -> None:
+def test_a_token_opens_and_stays_on_the_hub(start: Callable, call: Callable, home: Path, server: Hub) -> None:
     name = f"org/private-{next(NUMBER)}"
     server.model(name, private=True).add("main", files(model(), "safetensors"))
     server.requests.clear()
     with pytest.raises(ValueError, match=f"no repository {name} that you may read: check the name, or set HF_TOKEN"):
-        start()(head, name)
-    assert start(HF_TOKEN=server.token)(head, name).shape == (ROWS, WIDTH)
+        call(head, name)
+    assert start(home, HF_TOKEN=server.token)(head, name).shape == (ROWS, WIDTH)
     elsewhere = [request for request in server.requests if "/other-host/" in request.path]
     assert elsewhere and all(request.token is None and request.host.startswith("localhost") for request in elsewhere)
 
@@ -353,7 +356,7 @@ def test_corpora_come_from_the_hub_once(call: Callable, server: Hub) -> None:
     assert call(hub.recorded)["datasets/Salesforce/wikitext@main"] == first
 
 
-def test_a_hub_that_cannot_be_reached_is_told(start: Callable) -> None:
-    nobody = start(HF_ENDPOINT="http://127.0.0.1:9")
+def test_a_hub_that_cannot_be_reached_is_told(start: Callable, tmp_path: Path) -> None:
+    nobody = start(tmp_path, HF_ENDPOINT="http://127.0.0.1:9")
     with pytest.raises(ConnectionError, match="http://127.0.0.1:9 cannot be reached for org/any@main .*HF_ENDPOINT"):
         nobody(head, "org/any")
