@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,9 +17,10 @@ import pandas as pd
 import pytest
 
 from lib.data.cache import ROOT
-from lib.run import cluster, cost, records, sweep
+from lib.run import calls, cluster, cost, records, sweep
 from lib.run.calls import call
 from tests import sweep_tasks as tasks
+from tests.hub_server import Hub, settle
 
 SIX = [{"n": n} for n in range(6)]
 
@@ -253,6 +255,39 @@ def test_a_high_cost_needs_a_yes(client, monkeypatch):
     assert [one.tasks for one in told] == [5] and told[0].seconds >= 5 * 0.002
     with pytest.raises(ValueError, match=r"at most 30.0 GB to download, an unknown time, more than the 20.0 GB"):
         cost.Cost(3, 30_000_000_000, None, "GPU").check(yes=False)
+
+
+def test_cost_grows_with_the_checkpoints_unless_their_sizes_are_unknown():
+    meter = cost.Meter({"small": 1_000, "large": 9_000}, "GPU")
+    assert meter.cost().seconds is None and meter.cost().bytes == 10_000
+    meter.measured("small", 2.0)
+    assert meter.cost().seconds == pytest.approx(20.0)
+    partly_cached = cost.Meter({"small": 0, "large": 9_000}, "GPU")
+    partly_cached.measured("small", 2.0)
+    assert partly_cached.cost().seconds == pytest.approx(4.0)
+
+
+def test_downloads_ask_once_for_a_repository_and_count_the_hub_alone(tmp_path):
+    hub = Hub()
+    config = b'{"model_type": "gpt_neox", "vocab_size": 8, "hidden_size": 8, "num_attention_heads": 1}'
+    files = {"config.json": config, "model.safetensors": b"x" * 5000}
+    for step in ("step1", "step2", "step3"):
+        hub.model("org/tiny").add(step, files)
+    addresses = ["org/tiny@step1", "org/tiny@step2", "org/tiny@step3", "suite:nano-8-seed0@step0", "./mine", None]
+    environment = {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path), "BOOK_CACHE": str(tmp_path), "NO_PROXY": "*"}
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), settle, (environment,)) as process:
+        sizes = process.submit(sizes_of, addresses).result(timeout=120)
+    hub.close()
+    assert sizes == [5000, 5000, 5000, 0, 0, 0]
+    assert not [request for request in hub.requests if "step2" in request.path]
+
+
+def sizes_of(addresses):
+    """In a process of its own: huggingface_hub reads its settings once."""
+    known = {("address", address): "" for address in addresses}
+    found = [calls.named("tests.sweep_tasks:square", {"address": address}, known) for address in addresses]
+    sizes = cost.downloads(found)
+    return [sizes[wanted.key] for wanted in found]
 
 
 def test_command_line(client, tmp_path, monkeypatch, capsys):

@@ -1,5 +1,6 @@
 """What a sweep will cost: bytes to download before it starts, hours as soon as one of its tasks has been measured."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from lib.data.cache import size
@@ -32,32 +33,44 @@ class Cost:
 
 
 class Meter:
-    """Estimates from the sizes of checkpoints and the seconds of the tasks done so far."""
+    """Estimates from the bytes that each task may download, by key, and the seconds of those done so far."""
 
-    def __init__(self, pending: list[Call], device: str):
-        sizes: dict[str, int] = {}
-        self.device, self.bytes = device, {wanted.key: _download(wanted, sizes) for wanted in pending}
-        self.rates: list[float] = []
+    def __init__(self, downloads: dict[str, int], device: str):
+        self.downloads, self.device, self.rates = downloads, device, []
+        # A larger checkpoint takes longer; where some are in the cache already, nothing says how large those are.
+        self.weights = downloads if all(downloads.values()) else dict.fromkeys(downloads, 1)
 
-    def measured(self, wanted: Call, seconds: float) -> None:
+    def measured(self, key: str, seconds: float) -> None:
         """Take note of what a task took."""
-        self.rates.append(seconds / (self.bytes[wanted.key] or 1))  # a second for each byte, or for each task
+        self.rates.append(seconds / self.weights[key])
 
     def cost(self) -> Cost:
         """Of all tasks together."""
-        work = sum(count or 1 for count in self.bytes.values())
-        seconds = work * sum(self.rates) / len(self.rates) if self.rates else None
-        return Cost(len(self.bytes), sum(self.bytes.values()), seconds, self.device)
+        seconds = sum(self.weights.values()) * sum(self.rates) / len(self.rates) if self.rates else None
+        return Cost(len(self.downloads), sum(self.downloads.values()), seconds, self.device)
 
 
-def _download(wanted, sizes):
-    """Bytes of the hub's checkpoints that a call names; the revisions of a repository are all of one size."""
+def downloads(pending: Iterable[Call]) -> dict[str, int]:
+    """Bytes of the hub's checkpoints that each call may fetch, by its key.
+
+    The first checkpoint of a repository that is not in the cache speaks for its other revisions.
+    """
+    sizes: dict[str, int] = {}
+    return {wanted.key: sum(_bytes(address, sizes) for address in _hub_addresses(wanted)) for wanted in pending}
+
+
+def _hub_addresses(wanted):
     listed = [wanted.parameters.get("address"), *(wanted.parameters.get("addresses") or [])]
-    addresses = [address for address in listed if address and "/" in address and address[0] not in "./"]
-    for address in addresses:
-        repository = address.partition("@")[0]
-        if repository not in sizes:
-            from lib.data import checkpoints  # brings torch along
+    return [address for address in listed if address and "/" in address and address[0] not in "./~"]
 
-            sizes[repository] = checkpoints.download_size(address)["model"]
-    return sum(sizes[address.partition("@")[0]] for address in addresses)
+
+def _bytes(address, sizes):
+    repository = address.partition("@")[0]
+    if repository in sizes:
+        return sizes[repository]
+    from lib.data import checkpoints  # brings torch along
+
+    found = checkpoints.download_size(address)["model"]
+    if found:
+        sizes[repository] = found
+    return found

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from lib.run import records
 from lib.run.calls import Call, call, reason
-from lib.run.cost import Cost, Meter
+from lib.run.cost import Cost, Meter, downloads
 
 
 class SweepError(RuntimeError):
@@ -70,8 +70,8 @@ def run(
             "resources": resources or ({"GPU": 1} if on_gpu else None),
             "retries": retries,
         }
-        agreed = bool(os.environ.get("YES")) if yes is None else yes
-        meter = Meter(pending, "GPU" if place["resources"] and "GPU" in place["resources"] else "CPU")
+        agreed = os.environ.get("YES", "0") not in ("", "0") if yes is None else yes
+        meter = Meter(downloads(pending), "GPU" if "GPU" in (place["resources"] or {}) else "CPU")
         _fill(blobs, pending, place, meter, agreed, announce)
     for wanted in calls:
         records.use(blobs[wanted.key])
@@ -91,7 +91,7 @@ def _fill(blobs, pending, place, meter, agreed, announce):
             failures.append(f"{wanted}: {outcome}")
             return
         blobs[wanted.key] = outcome
-        meter.measured(wanted, records.manifest(outcome)["seconds"])
+        meter.measured(wanted.key, records.manifest(outcome)["seconds"])
         if not told:
             told = True
             if announce:
@@ -154,7 +154,8 @@ def _plan(function, grid, fixed):
     fingerprints: dict = {}
     calls = {wanted.key: wanted for wanted in (call(function, point | fixed, fingerprints) for point in grid)}
     pending = [wanted for wanted in calls.values() if records.read(wanted) is None]
-    return f"{len(calls) - len(pending)} of {len(calls)} are recorded; the rest: {Meter(pending, 'CPU').cost()}"
+    rest = Meter(downloads(pending), "CPU").cost()
+    return f"{len(calls) - len(pending)} of {len(calls)} are recorded; the rest: {rest}"
 
 
 def _chapter(name, profile):
