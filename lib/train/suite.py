@@ -9,6 +9,7 @@ import argparse
 import ast
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -59,11 +60,12 @@ def text(profile: str, vocabulary: int) -> Path:
     )
 
 
-def train(profile: str, workers: int | None = None, device: str = "cpu") -> None:
+def train(profile: str, workers: int | None = None) -> None:
     """Train the runs of a profile that are not in the cache, `workers` at once on a CPU, and add them to the index.
 
     Raises ValueError or FloatingPointError with one sentence where a run can't go on; finished runs are kept.
     """
+    device = _device(profile)
     wanted = {run: _folder(profile, run) for run in runs(profile)}
     missing = [run for run, folder in wanted.items() if not (folder / "log.json").exists()]
     helpers = []
@@ -72,7 +74,7 @@ def train(profile: str, workers: int | None = None, device: str = "cpu") -> None
         command = [sys.executable, "-m", "lib.train.suite", "--profile", profile, "--join"]
         helpers = [subprocess.Popen([*command, str(place + 1)]) for place in range(spare)]
     try:
-        join(profile, 0, device)
+        join(profile)
     finally:
         failed = [helper for helper in helpers if helper.wait()]
     if failed:
@@ -102,9 +104,9 @@ def losses(profile: str) -> pd.DataFrame:
     return pd.DataFrame(rows).sort_values(["width", "arm", "seed", "split", "step"], ignore_index=True)
 
 
-def join(profile: str, place: int = 0, device: str = "cpu") -> None:
-    """Train, one after the other, the runs of a profile that nobody has trained or is training."""
-    parent = os.getppid()
+def join(profile: str, place: int = 0) -> None:
+    """Train, one after the other, the runs of a profile that nobody has trained or is training; place: of the bar."""
+    device, parent = _device(profile), os.getppid()
     for run in runs(profile):
         folder = _folder(profile, run)
         folder.mkdir(parents=True, exist_ok=True)
@@ -121,6 +123,15 @@ def _profile(name):
     if name not in profiles:
         raise ValueError(f"unknown profile {name!r}: expected one of {', '.join(profiles)}")
     return profiles[name]
+
+
+def _device(profile):
+    device = _profile(profile).get("device", "cpu")
+    if device == "cuda":
+        if not torch.cuda.is_available():
+            raise ValueError(f"profile {profile} trains on a GPU: expected CUDA, found none; use --profile laptop")
+        torch.set_float32_matmul_precision("high")
+    return device
 
 
 def _folder(profile, run):
@@ -163,6 +174,7 @@ def _list(profile, finished):
         os.replace(scratch, path)
 
 
+@functools.cache  # of the code that this process runs, whatever is edited meanwhile
 def _code(modules):
     """Sources without comments, docstrings and layout."""
     return [_bare(Path(module.__file__).read_text(encoding="utf-8")) for module in modules]
@@ -184,15 +196,14 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description="Train the nano suite; what is trained already is kept.")
     parser.add_argument("--profile", default="laptop", help="of suite.toml (default: laptop)")
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--workers", type=int, help="runs at once on a CPU (default: its cores)")
     parser.add_argument("--join", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     try:
         if options.join is None:
-            train(options.profile, options.workers, options.device)
+            train(options.profile, options.workers)
         else:
-            join(options.profile, options.join, options.device)
+            join(options.profile, options.join)
     except (ValueError, FloatingPointError, OSError) as error:
         sys.exit(f"suite: {error}")
 
