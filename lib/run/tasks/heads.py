@@ -18,6 +18,7 @@ from lib.train.starts import ARMS, gaussian, mean_probability, truncated
 from lib.train.states import last_states, windows
 
 Z = 1.96  # of a 95 % interval over windows
+STOP = 2048  # states, at most, that decide when training stops
 SAMPLE = 8192  # states that the mean probability of each token is taken over
 
 
@@ -191,35 +192,23 @@ def gap(
 ) -> pd.DataFrame:
     """Rank r against a full refit, both trained on each of ``parts`` disjoint parts: part, low_rank, refit, untouched.
 
-    Each part has ``train`` tokens of its own and its own share of the validation tokens; each head has the best of the
-    rates on the stopping tokens.
+    Each part has ``train`` tokens of its own and its own share of the validation tokens; ``rates`` are the learning
+    rates of the low rank and of the refit.
     """
     material = Material(address, corpus, tokens, validation, context, device)
-    low = material.cut(start).cut(rank)
-    share, rows = len(material.validation[0]) // parts // context * context, []
+    starts = list(zip((material.cut(start).cut(rank), material.head), rates, strict=True))
+    share, rows = len(material.validation[0]) // parts, []
     for part in range(parts):
-        runs = _train(
-            material,
-            [(head, rate) for head in (low, material.head) for rate in rates],
-            train,
-            epochs,
-            batch,
-            seed,
-            offset=part * train,
-        )
-        best = [min(half, key=lambda run: min(run.losses)) for half in (runs[: len(rates)], runs[len(rates) :])]
+        runs = _train(material, starts, train, epochs, batch, seed, offset=part * train)
         here = slice(part * share, (part + 1) * share)
         states, labels = (whole[here] for whole in material.validation)
-        low_loss, refit_loss = (float(heads.losses(run.head, states, labels)[0].double().mean()) for run in best)
+        low, refit = (float(heads.losses(run.head, states, labels)[0].double().mean()) for run in runs)
         rows.append(
             {
                 "part": part + 1,
-                "low_rank": low_loss,
-                "low_rate": best[0].rate,
-                "low_step": best[0].best,
-                "refit": refit_loss,
-                "refit_rate": best[1].rate,
-                "refit_step": best[1].best,
+                "low_rank": low,
+                "refit": refit,
+                "gap": low - refit,
                 "untouched": float(material.base[here].double().mean()),
             }
         )
@@ -283,7 +272,7 @@ def _starts(material, arm, ranks, start, seed):
 def _train(material, starts, train, epochs, batch, seed, offset=0):
     """Runs on ``train`` tokens from ``offset`` on; the tokens at the end of what is kept decide when to stop."""
     states, labels = material.train
-    stop = max(material.context, min(4096, len(states) // 8) // material.context * material.context)
+    stop = max(material.context, min(STOP, len(states) // 8) // material.context * material.context)
     if offset + train > len(states) - stop:
         raise ValueError(
             f"{offset + train} training and {stop} stopping tokens are wanted, and {len(states)} states are kept: "
