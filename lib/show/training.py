@@ -15,7 +15,7 @@ def perplexity_and_anisotropy(frame: pd.DataFrame, description: str) -> alt.VCon
     base = alt.Chart(frame).encode(color=_model(frame), opacity=seen)
     along = [
         _curve(base, alt.Y("perplexity:Q", title="perplexity").scale(type="log"), step, model),
-        base.mark_area(opacity=0.2).encode(STEP, alt.Y("low:Q", title=None), alt.Y2("high:Q"))
+        base.mark_area(opacity=0.2).encode(STEP, alt.Y("low:Q", title="last-layer anisotropy"), alt.Y2("high:Q"))
         + _curve(base, alt.Y("anisotropy:Q", title="last-layer anisotropy"), step),
     ]
     path = alt.Chart(frame).encode(
@@ -44,7 +44,7 @@ def entropy_and_spectrum(entropies: pd.DataFrame, spectra: pd.DataFrame, descrip
     panels = []
     for view, part in entropies.groupby("view", sort=False):
         base = alt.Chart(part, title=view).encode(color=_model(entropies), opacity=seen)
-        band = base.mark_area(opacity=0.2).encode(STEP, alt.Y("low:Q", title=None), alt.Y2("high:Q"))
+        band = base.mark_area(opacity=0.2).encode(STEP, alt.Y("low:Q", title="KL to uniform (nats)"), alt.Y2("high:Q"))
         chosen = () if panels else (model,)
         curve = _curve(base, alt.Y("entropy:Q", title="KL to uniform (nats)"), step, *chosen)
         panels.append((band + curve).properties(width=480, height=120))
