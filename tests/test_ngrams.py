@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from lib.measure import ngram_controls, ngram_spectrum, ngrams, smoothing
+from lib.measure import ngram_controls, ngram_growth, ngram_spectrum, ngrams, smoothing
 
 
 @pytest.fixture(scope="module")
@@ -183,6 +183,26 @@ def test_kneser_ney_by_hand():
     lower = below / 4 + (2 / 4 * 3 / 4) / 3
     expected = np.array([0, 2 - 3 / 5, 1 - 3 / 5]) / 3 + (3 / 5 * 2 / 3) * lower
     assert dense(smoothing.kneser_ney(counts))[0, :3] == pytest.approx(expected)
+
+
+def test_the_squared_norm_is_read_off_a_curve():
+    """As many contexts as there are, plus a tail of tokens that were one of several next ones."""
+    squares = np.concatenate([2000 / np.arange(1, 1001), np.repeat([2.0, 1.0], [1000, 4000]), np.full(900, 0.1)])
+    ranks = np.arange(0, len(squares), 250)
+    left = np.sqrt((squares.sum() - np.append(0, np.cumsum(squares))[ranks]) / squares.sum())
+    assert ngram_growth.squared_norm(ranks, left) == pytest.approx(squares.sum(), rel=1e-6)
+    with pytest.raises(ValueError, match="never levels off"):
+        ngram_growth.squared_norm([0, 1, 2], [1.0, 0.7, 0.5])
+
+
+def test_growth_recovers_its_own_constants():
+    law = ngram_growth.Growth(limit=20_000, half=9e4, exponent=0.8, scatter=0)
+    sizes = np.geomspace(1e3, 1e6, 8)
+    found = ngram_growth.growth(sizes, law.predict(sizes))
+    assert [found.limit, found.half, found.exponent] == pytest.approx([20_000, 9e4, 0.8], rel=1e-4)
+    assert law.predict(9e4) == pytest.approx(10_000)
+    with pytest.raises(ValueError, match="measure more sizes"):
+        ngram_growth.growth(sizes[:3], law.predict(sizes[:3]))
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ from lib.data import checkpoints, corpora
 from lib.measure import ngram_controls, ngram_spectrum, ngrams, smoothing
 from lib.train.tokenizer import train_tokenizer
 
-ALPHA = 0.1  # additive smoothing: a tenth of an occurrence for each token
 KINDS = ("counts", "weighted", "shuffled", "additive", "Kneser-Ney", "log-probabilities", "support")
 LEARNT = 4_000_000  # characters that a small vocabulary is learnt from
 
@@ -22,8 +21,8 @@ def curves(
 
     tokenizer: an address, or `bpe:4096` for a vocabulary of that size learnt from the corpus; contexts: how many, None
     for all; kind: one of KINDS; largest: tokens in a component that is solved exactly. Columns rank, w_error, error
-    (standard, 0 where exact), null (token counts alone), contexts and tokens (found), one_hot (share of contexts), energy
-    (squared norm), dimension and null_dimension (rank at W-error 0.1); null and energy only where the matrix is sparse.
+    (standard, 0 where exact), null (token counts alone), contexts and tokens (found), one_hot (share of contexts),
+    energy (squared norm), dimension and null_dimension (rank at W-error 0.1); null and energy of sparse matrices only.
     """
     if kind not in KINDS:
         raise ValueError(f"unknown kind {kind!r}: expected one of {', '.join(KINDS)}")
@@ -35,11 +34,12 @@ def curves(
         dealt = ngram_controls.shuffled(chosen, seed) if kind == "shuffled" else chosen
         matrix = ngrams.matrix(dealt, weighted=kind == "weighted")
         return _frame(matrix, ngram_spectrum.spectra(matrix, largest, device, seed), ranks)
+    alpha = 1 / counts.following.shape[1]  # one more occurrence in each context, spread over the vocabulary
     if kind == "Kneser-Ney":
         operator = smoothing.kneser_ney(counts, ngrams.positions(counts, contexts, seed))
     else:
-        operator = {"additive": partial(smoothing.additive, alpha=ALPHA), "support": smoothing.support,
-                    "log-probabilities": partial(smoothing.log_probabilities, alpha=ALPHA)}[kind](chosen)
+        operator = {"additive": partial(smoothing.additive, alpha=alpha), "support": smoothing.support,
+                    "log-probabilities": partial(smoothing.log_probabilities, alpha=alpha)}[kind](chosen)
     found = ngram_spectrum.estimate(ngram_spectrum.gram_operator(operator), steps=400, seed=seed)
     return _frame(chosen.following, found, ranks).drop(columns=["null", "null_dimension", "energy"])
 
@@ -55,9 +55,23 @@ def count(corpus, tokenizer, order, shard=ngrams.LARGEST_SHARD) -> ngrams.Counts
     return each.reduction(list, lambda parts: ngrams.merge([one for part in parts for one in part])).compute()
 
 
-def control(rank, draws, contexts, vocabulary, ranks, seed=0) -> pd.DataFrame:
-    """As `curves`, for a language whose true matrix has that rank."""
-    matrix = ngram_controls.known_rank(contexts, vocabulary, rank, draws, seed)
+def growth(corpus, tokenizer, smallest, sizes, order=5, seed=0) -> pd.DataFrame:
+    """Rank at W-error 0.1 of nested samples of contexts, so many evenly spaced in log from `smallest` to all.
+
+    Columns contexts, tokens (found), data, null: dimensions of the matrix and of its token counts.
+    """
+    counts = count(corpus, tokenizer, order)
+    rows = []
+    for contexts in np.geomspace(smallest, len(counts.contexts), sizes).round().astype(int):
+        matrix = ngrams.matrix(counts, int(contexts), seed=seed)
+        data = np.mean([one.dimension() for one in ngram_spectrum.spectra(matrix, 0, seed=seed)])
+        rows.append((contexts, len(np.unique(matrix.indices)), data, ngram_spectrum.null(matrix).dimension()))
+    return pd.DataFrame(rows, columns=["contexts", "tokens", "data", "null"])
+
+
+def control(truth, draws, contexts, vocabulary, ranks, seed=0) -> pd.DataFrame:
+    """As `curves`, for a language whose true matrix has rank `truth`, from so many draws in each context."""
+    matrix = ngram_controls.known_rank(contexts, vocabulary, truth, draws, seed)
     return _frame(matrix, ngram_spectrum.spectra(matrix, seed=seed), ranks)
 
 
