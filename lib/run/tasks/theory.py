@@ -4,14 +4,17 @@ from itertools import product
 import numpy as np
 import pandas as pd
 import torch
+from threadpoolctl import threadpool_limits
 
 from lib.data import checkpoints, corpora
 from lib.measure import bounds
 from lib.measure.softmax_problem import best_head, draw, gradient, loss, losses, optimum
 
 SIZES = dict(vocabulary=12, width=12, contexts=200)
+one_thread = threadpool_limits.wrap(limits=1)  # on 12 x 12 matrices a second one only waits
 
 
+@one_thread
 def perturbations(temperatures, skews, ranks, epsilons, seed=0, l2=0.05) -> pd.DataFrame:
     """Loss changes of W* + eps M, |M| = 1 in Frobenius norm, M from W* towards its truncation to each rank (Lemma 5.1).
 
@@ -40,6 +43,7 @@ def _surplus(task, head):
     return torch.as_tensor(task.states @ head.T).softmax(-1).numpy() - task.labels
 
 
+@one_thread
 def searches(skews, ranks, starts, seed=0) -> pd.DataFrame:
     """Lemma 5.2: the closest rank-r matrix by formula, and the closest that alternating least squares finds.
 
@@ -62,6 +66,7 @@ def _alternate(matrix, right, steps=2000):
     return float(np.linalg.norm(left @ right - matrix))
 
 
+@one_thread
 def gaps(temperatures, skews, ranks, starts, seed=0) -> pd.DataFrame:
     """Theorem 5.3: the loss gap of the best rank-r head found, of the truncated W*, and every bound on it.
 

@@ -1,0 +1,28 @@
+"""Chapter 5.2 at its laptop values, computed and not read from records: under two minutes."""
+
+import ast
+import time
+
+import numpy as np
+
+from lib.run.tasks import setup, theory
+from tests.bench import row
+
+
+def main():
+    """Print one line."""
+    cells = setup.parameters().query("chapter == '05c_theory'")
+    p = dict(zip(cells.parameter, map(ast.literal_eval, cells.laptop), strict=True))
+    drawn = dict(temperatures=p["temperatures"], skews=p["skews"], seed=p["seed"])
+    epsilons = [float(10**e) for e in np.arange(-4, -0.9, 0.5)]
+    start = time.perf_counter()
+    theory.perturbations(**drawn, ranks=p["ranks"][::3], epsilons=epsilons)
+    theory.searches(p["skews"], p["ranks"], p["starts"], p["seed"])
+    theory.gaps(**drawn, ranks=p["ranks"], starts=p["starts"])
+    theory.real_head(p["address"], p["corpus"], p["contexts"], p["real_ranks"], device=p["device"])
+    seconds = time.perf_counter() - start
+    row("theory: what chapter 5.2 computes at laptop values", f"{seconds:.0f} s", "< 120 s", seconds < 120)
+
+
+if __name__ == "__main__":
+    main()
