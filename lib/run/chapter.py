@@ -74,10 +74,15 @@ def read(source):
 
 
 def key(source, profile, parameters):
-    """Hash of all that decides a chapter's outputs: its text, what it imports of lib, pins, parameters, inputs."""
-    cells = "\n".join(cell.source for cell in jupytext.read(source).cells if cell.cell_type == "code")
+    """Hash of all that decides a chapter's outputs: its text, what it imports of lib, pins, parameters, inputs.
+
+    A chapter that reads other files of the book names them in its header: `book_reads: ["*.md"]`.
+    """
+    notebook = jupytext.read(source)
+    cells = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
     digest = hashlib.sha256()
-    for path in (source, ROOT / "constraints.txt"):
+    named = [path for pattern in notebook.metadata.get("book_reads", []) for path in sorted(BOOK.glob(pattern))]
+    for path in (source, ROOT / "constraints.txt", *named):
         digest.update(path.read_bytes())
     digest.update(code.module_hash(*code.imported(cells)).encode())
     digest.update(json.dumps([profile, parameters, inputs(profile)], sort_keys=True).encode())
@@ -136,7 +141,7 @@ def execute(source, profile="laptop", parameters=None, out=Path("_build"), fresh
     except papermill.exceptions.PapermillExecutionError as error:
         target.unlink(missing_ok=True)  # what was executed from another text must not stand for this one
         raise ChapterError(
-            f"{source.stem}: cell {error.exec_count} failed with {error.ename}: {error.evalue.splitlines()[0]} "
+            f"{source.stem}: cell {error.exec_count} failed with {error.ename}: {error.evalue.partition(chr(10))[0]} "
             f"(see {draft})"
         ) from error
     except DeadKernelError as error:
