@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from lib.measure import ngram_controls, ngram_growth, ngram_spectrum, ngrams, smoothing
+from lib.run.tasks import ngrams as tasks
 
 
 @pytest.fixture(scope="module")
@@ -247,3 +248,11 @@ def test_other_bad_input_is_refused(text):
         ngram_controls.known_rank(10, 5, 6, 1)
     with pytest.raises(ValueError, match="raise size"):
         next(ngrams.shards(text, 3, 0))
+
+
+def test_counts_of_a_corpus_over_shards_are_those_of_one_pass(text, monkeypatch):
+    monkeypatch.setattr(tasks, "_tokenizer", lambda corpus, tokenizer: (None, 300))
+    monkeypatch.setattr(tasks.corpora, "tokens", lambda *_: text)
+    whole = ngrams.count(text, 4, 300)
+    assert dictionary(tasks.count("any", "any", 4, shard=5000)) == dictionary(whole)
+    assert dictionary(tasks.count("any", "any", 4, 200, shard=5000)) == dictionary(ngrams.sample(whole, 200))

@@ -4,13 +4,14 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
-from dask import bag
+from dask import delayed
 
 from lib.data import checkpoints, corpora
 from lib.measure import ngram_controls, ngram_spectrum, ngrams, smoothing
 from lib.train.tokenizer import train_tokenizer
 
 KINDS = ("counts", "weighted", "shuffled", "additive", "Kneser-Ney", "log-probabilities", "support")
+FAN = 4  # counts of shards that are merged at a time
 LEARNT = 4_000_000  # characters that a small vocabulary is learnt from
 
 
@@ -26,7 +27,8 @@ def curves(
     """
     if kind not in KINDS:
         raise ValueError(f"unknown kind {kind!r}: expected one of {', '.join(KINDS)}")
-    counts = count(corpus, tokenizer, order)
+    whole = min_count > 1 or kind == "Kneser-Ney"  # which need all contexts before some are drawn
+    counts = count(corpus, tokenizer, order, None if whole else contexts, seed)
     if min_count > 1:
         counts = counts[counts.occurrences >= min_count]
     chosen = ngrams.sample(counts, contexts, seed)
@@ -44,15 +46,26 @@ def curves(
     return _frame(chosen.following, found, ranks).drop(columns=["null", "null_dimension", "energy"])
 
 
-def count(corpus, tokenizer, order, shard=ngrams.LARGEST_SHARD) -> ngrams.Counts:
-    """Counts of a corpus's n-grams, over Dask's workers where it is longer than a shard."""
+def count(corpus, tokenizer, order, contexts=None, seed=0, shard=ngrams.LARGEST_SHARD) -> ngrams.Counts:
+    """Counts of a corpus's n-grams, or of a sample of its contexts, over Dask's workers if longer than a shard.
+
+    A sample is drawn from each shard before they meet, so that memory doesn't grow with the corpus.
+    """
     name, vocabulary = _tokenizer(corpus, tokenizer)
     tokens = corpora.tokens(corpus, name, None)
-    if len(tokens) <= shard:
-        return ngrams.count(tokens, order, vocabulary)
-    pieces = bag.from_sequence(list(ngrams.shards(tokens, order, shard - order + 1)), partition_size=1)
-    each = pieces.map(ngrams.count, order, vocabulary)
-    return each.reduction(list, lambda parts: ngrams.merge([one for part in parts for one in part])).compute()
+    pieces = ngrams.shards(tokens, order, max(shard - order + 1, 1))
+    parts = [delayed(_counted)(piece, order, vocabulary, contexts, seed) for piece in pieces]
+    while len(parts) > 1:
+        parts = [delayed(_merged)(parts[i : i + FAN], contexts, seed) for i in range(0, len(parts), FAN)]
+    return parts[0].compute()
+
+
+def _counted(tokens, order, vocabulary, contexts, seed):
+    return ngrams.sample(ngrams.count(tokens, order, vocabulary), contexts, seed)
+
+
+def _merged(parts, contexts, seed):
+    return ngrams.sample(ngrams.merge(parts), contexts, seed)
 
 
 def growth(corpus, tokenizer, smallest, sizes, order=5, seed=0) -> pd.DataFrame:
