@@ -10,7 +10,8 @@ document.addEventListener("DOMContentLoaded", () => {
     live.style.width = "100%";
     const still = box.querySelector("svg");
     still.before(live);
-    vegaEmbed(live, spec, { renderer: "svg", actions: false, tooltip: { theme: "custom" } })
+    // logLevel 1: errors; Vega-Lite's advice on layout is for whoever writes the chart.
+    vegaEmbed(live, spec, { renderer: "svg", actions: false, logLevel: 1, tooltip: { theme: "custom" } })
       .then(() => { still.remove(); box.dataset.live = "1"; })
       .catch((error) => { live.remove(); console.error("chart", error); });
   }
