@@ -48,11 +48,12 @@ def squared_norm(ranks, w_error) -> float:
     """||W||^2 of a matrix whose last stretch of singular values is sigma = 1, from its W-error.
 
     One-hot rows have whole sigma^2, so the square of the W-error ends in a straight line of slope -1/||W||^2, and then
-    levels off: the median of the three intervals before its slope first halves. Raises ValueError where it never does.
+    levels off: the median of the three intervals before its slope first halves, if they agree within a factor of 1.5.
+    Raises ValueError where there is no such place.
     """
     slopes = steps(ranks, w_error)
-    ends = np.flatnonzero(slopes[1:] < slopes[:-1] / 2)
-    ends = ends[ends >= 2]
-    if not len(ends):
-        raise ValueError("the curve never levels off: expected ranks up to the number of tokens seen; pass larger ones")
-    return float(np.median(1 / slopes[ends[0] - 2 : ends[0] + 1]))
+    for end in np.flatnonzero(slopes[1:] < slopes[:-1] / 2):
+        line = slopes[end - 2 : end + 1]
+        if end >= 2 and line.max() < 1.5 * line.min():
+            return float(np.median(1 / line))
+    raise ValueError("the curve never levels off: expected ranks up to the number of tokens seen; pass larger ones")
