@@ -67,10 +67,11 @@ def count(tokens, order: int, vocab_size: int) -> Counts:
     tokens = _checked(tokens, order, vocab_size)
     if len(tokens) > LARGEST_SHARD:
         return merge([count(shard, order, vocab_size) for shard in shards(tokens, order, LARGEST_SHARD - order + 1)])
-    table, left, right = _table(tokens, order, vocab_size)
-    half = order // 2
+    table, codes, where = _table(tokens, order, vocab_size)
+    half, shift = order // 2, _bits(len(where))
+    left, right = where[codes >> shift], where[codes & _mask(shift)]
     columns = [tokens[left + place] for place in range(half)] + [tokens[right + place] for place in range(half)]
-    return Counts(np.stack(columns[: order - 1 - half] + columns[half:]).T, table)
+    return Counts(np.stack(columns[: order - 1 - half] + columns[half:]).T, table.astype(np.int64))
 
 
 def shards(tokens, order: int, size: int) -> Iterator[np.ndarray]:
@@ -122,26 +123,31 @@ def matrix(
 
 
 def _table(tokens, order, vocab_size):
-    """Counts of the n-grams of one shard, (C, V), and where each context's first and last half are, (C,) and (C,)."""
+    """Counts of the n-grams of one shard, (C, V) int32, codes of its contexts, (C,), and a place for each name in them.
+
+    A code is the names of both halves, which may overlap. Arrays go once they have served: they are the memory used.
+    """
     length, half, grams = order - 1, order // 2, len(tokens) - order + 1
-    names, where = _names(tokens, half, vocab_size)  # of both halves of a context, which may overlap
+    names, where = _names(tokens, half, vocab_size)
     shift, width = _bits(len(where)), _bits(vocab_size)
     keys = names[:grams].astype(np.uint64)
     keys <<= shift
     keys |= names[length - half :][:grams]
+    del names
     keys <<= width
     keys |= tokens[length:]
     keys.sort()
     starts = np.flatnonzero(_changes(keys))
-    occurrences = np.diff(starts, append=len(keys))
     keys = keys[starts]
+    starts = np.append(starts, grams).astype(np.int32)
+    occurrences = np.diff(starts)
+    del starts
     following = (keys & _mask(width)).astype(np.int32)
     keys >>= width
     rows = np.flatnonzero(_changes(keys))
+    codes = keys[rows]
     pointers = np.append(rows, len(keys)).astype(np.int32)
-    table = sparse.csr_array((occurrences, following, pointers), shape=(len(rows), vocab_size))
-    contexts = keys[rows]
-    return table, where[contexts >> shift], where[contexts & _mask(shift)]
+    return sparse.csr_array((occurrences, following, pointers), shape=(len(codes), vocab_size)), codes, where
 
 
 def _distributions(table, min_count, weighted):
@@ -152,7 +158,8 @@ def _distributions(table, min_count, weighted):
     if not len(occurrences):
         raise ValueError(f"no context occurs {min_count} times: expected at least one that does; lower min_count")
     scale = np.sqrt(1 / occurrences / occurrences.mean()) if weighted else 1 / occurrences
-    values = table.data * np.repeat(scale, np.diff(table.indptr))
+    values = np.repeat(scale, np.diff(table.indptr))
+    values *= table.data
     return sparse.csr_array((values, table.indices, table.indptr), shape=table.shape)
 
 
