@@ -7,13 +7,17 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+from tokenizers import Tokenizer, models
+from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedTokenizerFast
 
+from lib.data import corpora
 from lib.measure import spectra
+from lib.run.tasks import heads as tasks
 from lib.train import heads
 from lib.train.starts import ARMS, gaussian, mean_probability, truncated
 from lib.train.states import last_states, windows
@@ -305,3 +309,43 @@ def test_killed_and_resumed_states_are_the_same_file(body, tmp_path):
 def test_a_text_shorter_than_a_window_is_refused(body, tmp_path):
     with pytest.raises(ValueError, match="pass at least 9"):
         last_states(body, text(8), tmp_path, CONTEXT)
+
+
+@pytest.fixture
+def address(body, tmp_path, monkeypatch):
+    """A tiny model in a folder, and a text drawn from it."""
+    with torch.no_grad():
+        body.get_output_embeddings().weight.mul_(20)
+    written = body.generate(torch.zeros(129, 1, dtype=torch.long), do_sample=True, max_new_tokens=15, pad_token_id=0)
+    words = {f"w{index}": index for index in range(97)}
+    backend = Tokenizer(models.WordLevel(words, unk_token="w0"))
+    PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="w0").save_pretrained(tmp_path / "model")
+    body.save_pretrained(tmp_path / "model")
+    monkeypatch.setenv("BOOK_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(corpora, "tokens", lambda *_: written.flatten().numpy())
+    return str(tmp_path / "model")
+
+
+def test_smallest_rank_shrinks_with_the_price(address):
+    found = tasks.smallest_rank(address, [1e-9, 0.5, 10], tokens=1024, validation=1024, steps=8, context=16)
+    assert found["rank"].is_monotonic_decreasing
+    assert (found["cost"] <= found["within"] + 1e-5).all()
+    assert found["rank"].iloc[-1] == 2
+    assert found["saved"].iloc[-1] == 97 * 16 - 2 * (97 + 16)
+    dear = found.iloc[0]  # only the full rank is free, and it saves nothing
+    assert dear["rank"] == 16 and dear["saved"] == 0
+    with pytest.raises(ValueError, match="positive"):
+        tasks.smallest_rank(address, [0.0])
+
+
+def test_gap_at_the_full_rank_is_nothing(address):
+    settings = {"parts": 2, "tokens": 1024, "train": 256, "validation": 512, "batch": 64, "context": 16}
+    same = tasks.gap(address, "wiki-en", rank=16, rates=[0.01, 0.01], **settings)
+    assert same["gap"].abs().max() == 0
+    with pytest.raises(ValueError, match="raise tokens"):
+        tasks.gap(address, "wiki-en", rank=8, rates=[0.01, 0.01], **settings | {"train": 1024})
+
+
+def test_a_rank_takes_the_rate_of_its_nearest_neighbour():
+    searched = pd.DataFrame({"rank": [8, 8, 64], "rate": [0.1, 0.2, 0.3], "loss": [2.0, 1.0, 3.0]})
+    assert tasks.chosen(searched, [4, 20, 30, 64]) == [0.2, 0.2, 0.3, 0.3]

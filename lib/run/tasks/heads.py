@@ -160,9 +160,10 @@ def trained(
     """Heads of each rank trained in one pass, each at its own rate: arm, rank, rate, step, loss and the rest.
 
     ``arm`` is "as printed" (A and B from N(0, 1)), "scaled" (the same, with logits of variance 1), "trained" (from the
-    untrained arm ``start``) or "refit" (the whole head from itself; ranks are then the width). ``train`` tokens are
-    taken from the ``tokens`` whose states are kept, the last of which decide when to stop; losses are those of
-    ``validation`` tokens that no part of this saw.
+    untrained arm ``start``) or "refit" (the same at full rank: the real head as a product, so that the optimiser sees
+    the coordinates that it sees at a lower rank; ranks are then the width). ``train`` tokens are taken from the
+    ``tokens`` whose states are kept, the last of which decide when to stop; losses are those of ``validation`` tokens
+    that no part of this saw.
     """
     material = Material(address, corpus, tokens, validation, context, device)
     starts = _starts(material, arm, ranks, start, seed)
@@ -196,7 +197,8 @@ def gap(
     rates of the low rank and of the refit.
     """
     material = Material(address, corpus, tokens, validation, context, device)
-    starts = list(zip((material.cut(start).cut(rank), material.head), rates, strict=True))
+    whole = material.cut(start)
+    starts = list(zip((whole.cut(rank), whole), rates, strict=True))
     share, rows = len(material.validation[0]) // parts, []
     for part in range(parts):
         runs = _train(material, starts, train, epochs, batch, seed, offset=part * train)
@@ -242,7 +244,7 @@ def smallest_rank(
     frame["saved"] = vocabulary * width - frame["rank"] * (vocabulary + width)
     for nats in sorted(within):
         enough = frame[(frame["cost"] <= nats) & (frame["saved"] > 0)]
-        found = enough.iloc[0].to_dict() if len(enough) else material.measure(material.head).iloc[0] | {"saved": 0}
+        found = enough.iloc[0].to_dict() if len(enough) else frame.iloc[-1].to_dict() | {"saved": 0}
         rows.append({"address": address, "width": width, "vocabulary": vocabulary, "within": nats, **found})
     result = pd.DataFrame(rows).astype({"rank": int, "saved": int})
     result["share"] = result["saved"] / (vocabulary * width)
@@ -258,9 +260,7 @@ def chosen(searched: pd.DataFrame, ranks: list[int]) -> list[float]:
 def _starts(material, arm, ranks, start, seed):
     """Rank -> head before training."""
     vocabulary, width = material.head.out.shape
-    if arm == "refit":
-        return {width: material.head}
-    if arm == "trained":
+    if arm in ("trained", "refit"):
         whole = material.cut(start)
         return {rank: whole.cut(rank) for rank in ranks}
     if arm not in ("as printed", "scaled"):
