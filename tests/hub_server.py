@@ -163,8 +163,10 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             if repository is None:
                 return None
             if what == "refs":
-                heads = [{"name": branch, "ref": f"refs/heads/{branch}", "targetCommit": sha}
-                         for branch, sha in repository.branches.items()]
+                heads = [
+                    {"name": branch, "ref": f"refs/heads/{branch}", "targetCommit": sha}
+                    for branch, sha in repository.branches.items()
+                ]
                 return self.json({"branches": heads, "tags": [], "converts": []})
             if what in ("tree", "paths-info", "revision", None):
                 revision, _, folder = (rest or "main").partition("/")
@@ -175,8 +177,18 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
         def listing(self, name: str, what: str | None, sha: str, files: dict[str, bytes], folder: str) -> None:
             if what in ("revision", None):
                 siblings = [{"rfilename": path} | blob(body) for path, body in files.items()]
-                return self.json({"_id": sha[:24], "id": name.partition("/")[2], "sha": sha, "private": False,
-                                  "tags": [], "downloads": 0, "likes": 0, "siblings": siblings})
+                return self.json(
+                    {
+                        "_id": sha[:24],
+                        "id": name.partition("/")[2],
+                        "sha": sha,
+                        "private": False,
+                        "tags": [],
+                        "downloads": 0,
+                        "likes": 0,
+                        "siblings": siblings,
+                    }
+                )
             entries = {path: {"type": "file", "path": path} | blob(body) for path, body in files.items()}
             for path in files:
                 for depth in range(1, path.count("/") + 1):
@@ -186,8 +198,12 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 wanted = parse_qs(self.body.decode()).get("paths") or json.loads(self.body)["paths"]
                 return self.json([entries[path] for path in wanted if path in entries])
             deep = "recursive=True" in self.path or "recursive=true" in self.path
-            inside = [entry for path, entry in entries.items() if path.startswith(folder + "/" * bool(folder))
-                      and (deep or "/" not in path[len(folder) + bool(folder):])]
+            inside = [
+                entry
+                for path, entry in entries.items()
+                if path.startswith(folder + "/" * bool(folder))
+                and (deep or "/" not in path[len(folder) + bool(folder) :])
+            ]
             if folder and not inside:
                 return self.error(404, "EntryNotFound")
             return self.json(inside)
@@ -206,9 +222,16 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             headers = {"X-Repo-Commit": sha, "Accept-Ranges": "bytes"}
             if len(body) < LARGE:
                 return self.content(body, headers | {"ETag": f'"{digest(body)[:40]}"'})
-            return self.answer(302, b"", headers | {
-                "Location": f"{hub.other_host}/other-host/{digest(body)}?signature=x",
-                "X-Linked-Size": str(len(body)), "X-Linked-ETag": f'"{digest(body)}"'})
+            return self.answer(
+                302,
+                b"",
+                headers
+                | {
+                    "Location": f"{hub.other_host}/other-host/{digest(body)}?signature=x",
+                    "X-Linked-Size": str(len(body)),
+                    "X-Linked-ETag": f'"{digest(body)}"',
+                },
+            )
 
         def large(self, wanted: str) -> None:
             for repository in hub.repositories.values():
@@ -225,8 +248,9 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             first, last = int(match[1]), min(int(match[2] or len(body)), len(body) - 1)
             if first >= len(body):
                 return self.answer(416, b"", {"Content-Range": f"bytes */{len(body)}"})
-            return self.answer(206, body[first:last + 1], headers | {
-                "Content-Range": f"bytes {first}-{last}/{len(body)}"})
+            return self.answer(
+                206, body[first : last + 1], headers | {"Content-Range": f"bytes {first}-{last}/{len(body)}"}
+            )
 
         def json(self, value: object) -> None:
             self.answer(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
@@ -245,7 +269,7 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             if self.trouble and self.trouble.change:
                 body = self.trouble.change(body)
             if self.trouble and self.trouble.cut is not None:
-                body, self.close_connection = body[:self.trouble.cut], True
+                body, self.close_connection = body[: self.trouble.cut], True
             self.asked.sent += len(body)
             self.wfile.write(body)
 

@@ -44,16 +44,18 @@ def save(folder: Path, model: PreTrainedModel, layout: str) -> None:
         assert (folder / "model.safetensors.index.json").exists() == (layout == "shards")
         return
     model.config.save_pretrained(folder)
-    state = {key: value for key, value in model.state_dict().items()
-             if not (model.config.tie_word_embeddings and key == "lm_head.weight")}
+    state = {
+        key: value
+        for key, value in model.state_dict().items()
+        if not (model.config.tie_word_embeddings and key == "lm_head.weight")
+    }
     if layout == "bin-shards":
         files = {key: f"pytorch_model-0000{number % 2 + 1}-of-00002.bin" for number, key in enumerate(state)}
         for name in set(files.values()):
             torch.save(OrderedDict((key, state[key]) for key in state if files[key] == name), folder / name)
         (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"metadata": {}, "weight_map": files}))
     else:
-        torch.save(OrderedDict(state), folder / "pytorch_model.bin",
-                   _use_new_zipfile_serialization=layout == "bin")
+        torch.save(OrderedDict(state), folder / "pytorch_model.bin", _use_new_zipfile_serialization=layout == "bin")
 
 
 @pytest.mark.parametrize("layout", ["safetensors", "shards", "bin", "bin-shards", "legacy-bin"])
@@ -105,8 +107,10 @@ def test_gpt_neox_files_of_old_name_their_head_otherwise(tmp_path: Path) -> None
     torch.manual_seed(0)
     model = MODELS["neox"]()
     model.config.save_pretrained(tmp_path)
-    old = {key.replace("lm_head", "embed_out").replace("model.", "gpt_neox.", 1): value.contiguous()
-           for key, value in model.state_dict().items()}
+    old = {
+        key.replace("lm_head", "embed_out").replace("model.", "gpt_neox.", 1): value.contiguous()
+        for key, value in model.state_dict().items()
+    }
     save_file(old, tmp_path / "model.safetensors", metadata={"format": "pt"})
     assert torch.equal(checkpoints.head(str(tmp_path)), model.lm_head.weight)
 
@@ -167,16 +171,25 @@ def corrupt(header: dict | bytes, body: bytes = b"\0" * 64) -> bytes:
     return len(text).to_bytes(8, "little") + text + body
 
 
-@pytest.mark.parametrize(("content", "message"), [
-    (b"\xff" * 100, "not a safetensors file"),
-    (corrupt(b"{not json"), "is corrupt"),
-    (corrupt({"lm_head.weight": {"dtype": "F32", "shape": [4, 4], "data_offsets": [0, 32]}}), "disagree"),
-    (corrupt({"lm_head.weight": {"dtype": "F32", "shape": [8, 4], "data_offsets": [0, 128]}}), "file ends 64 bytes"),
-    (corrupt({"lm_head.weight": {"dtype": "I8", "shape": [8, 8], "data_offsets": [0, 64]}}), "is I8: expected one of"),
-    (corrupt({"lm_head.weight": {"dtype": "F32", "shape": [16], "data_offsets": [0, 64]}}), "expected a matrix"),
-    (corrupt({"other.weight": {"dtype": "F32", "shape": [4, 4], "data_offsets": [0, 64]}}), "holds no head"),
-    (b"", "not a safetensors file"),
-])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\xff" * 100, "not a safetensors file"),
+        (corrupt(b"{not json"), "is corrupt"),
+        (corrupt({"lm_head.weight": {"dtype": "F32", "shape": [4, 4], "data_offsets": [0, 32]}}), "disagree"),
+        (
+            corrupt({"lm_head.weight": {"dtype": "F32", "shape": [8, 4], "data_offsets": [0, 128]}}),
+            "file ends 64 bytes",
+        ),
+        (
+            corrupt({"lm_head.weight": {"dtype": "I8", "shape": [8, 8], "data_offsets": [0, 64]}}),
+            "is I8: expected one of",
+        ),
+        (corrupt({"lm_head.weight": {"dtype": "F32", "shape": [16], "data_offsets": [0, 64]}}), "expected a matrix"),
+        (corrupt({"other.weight": {"dtype": "F32", "shape": [4, 4], "data_offsets": [0, 64]}}), "holds no head"),
+        (b"", "not a safetensors file"),
+    ],
+)
 def test_a_corrupt_file_is_told_in_one_sentence(tmp_path: Path, content: bytes, message: str) -> None:
     MODELS["neox"]().config.save_pretrained(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(content)
@@ -242,20 +255,36 @@ def test_fingerprints_of_folders_change_with_their_weights(tmp_path: Path) -> No
     assert checkpoints.fingerprint(str(tmp_path)) != first
 
 
-@pytest.mark.parametrize(("address", "parts"), [
-    ("EleutherAI/pythia-70m@step3000", ("hub", "EleutherAI/pythia-70m", "step3000")),
-    ("gpt2", ("hub", "gpt2", None)),
-    ("./my-model", ("folder", "./my-model", None)),
-    ("/a/b@step5", ("folder", "/a/b", "step5")),
-    ("package:smollm2-135m", ("package", "smollm2-135m", None)),
-    ("suite:nano-16-seed0@step512", ("suite", "nano-16-seed0", "step512"))])
+@pytest.mark.parametrize(
+    ("address", "parts"),
+    [
+        ("EleutherAI/pythia-70m@step3000", ("hub", "EleutherAI/pythia-70m", "step3000")),
+        ("gpt2", ("hub", "gpt2", None)),
+        ("./my-model", ("folder", "./my-model", None)),
+        ("/a/b@step5", ("folder", "/a/b", "step5")),
+        ("package:smollm2-135m", ("package", "smollm2-135m", None)),
+        ("suite:nano-16-seed0@step512", ("suite", "nano-16-seed0", "step512")),
+    ],
+)
 def test_addresses_have_four_forms(address: str, parts: tuple) -> None:
     parsed = checkpoints.parse(address)
     assert (parsed.kind, parsed.name, parsed.revision) == parts and str(parsed) == address
 
 
-@pytest.mark.parametrize("address", ["", "a b", "a/b/c", "org/name@", "package:nothing", "package:smollm2-135m@main",
-                                     "suite:", "http://host/model", "other:thing"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "",
+        "a b",
+        "a/b/c",
+        "org/name@",
+        "package:nothing",
+        "package:smollm2-135m@main",
+        "suite:",
+        "http://host/model",
+        "other:thing",
+    ],
+)
 def test_what_is_no_address_is_refused(address: str) -> None:
     with pytest.raises(ValueError, match="no address of a model|unknown model"):
         checkpoints.load(address)

@@ -29,9 +29,14 @@ def test_documents_are_clean_and_split_once(name: str) -> None:
     assert len(set(whole["id"])) == len(whole)
 
 
-@pytest.mark.parametrize(("name", "pattern", "share"), [
-    ("aws-docs", r"</?[pbi]>|</?code>|&amp;", 0.001), ("gensim-wiki", r"\{\{|\[\[|</?ref", 0.01),
-    ("django-docs", r":(ref|setting|class):`|^\.\. ", 0.01)])
+@pytest.mark.parametrize(
+    ("name", "pattern", "share"),
+    [
+        ("aws-docs", r"</?[pbi]>|</?code>|&amp;", 0.001),
+        ("gensim-wiki", r"\{\{|\[\[|</?ref", 0.01),
+        ("django-docs", r":(ref|setting|class):`|^\.\. ", 0.01),
+    ],
+)
 def test_markup_is_gone(name: str, pattern: str, share: float) -> None:
     text = "\n".join(corpora.documents(name)["text"])
     assert len(re.findall(pattern, text, re.MULTILINE)) <= share * text.count("\n")
@@ -57,7 +62,7 @@ def test_tokens_are_the_documents_each_closed(name: str, tokenizer: PreTrainedTo
     assert len(offsets) == len(documents) + 1
     assert (tokens[offsets[1:] - 1] == tokenizer.eos_token_id).all()
     for number in (0, len(documents) // 2, len(documents) - 1):
-        ids = tokens[offsets[number]:offsets[number + 1] - 1]
+        ids = tokens[offsets[number] : offsets[number + 1] - 1]
         assert tokenizer.decode(ids, clean_up_tokenization_spaces=False) == documents[number]
     assert np.array_equal(tokens, corpora.tokens(name, tokenizer, "validation"))
 
@@ -93,8 +98,10 @@ def test_fingerprints_tell_corpora_apart() -> None:
 
 
 def test_articles_of_a_dump_lose_their_markup(tmp_path: Path) -> None:
-    page = ("<page><title>A</title><revision><text>{{Box|{{inner}}|x}}'''Bold''' [[link|shown]]&lt;ref name=\"a\"/&gt; "
-            "[[File:a.jpg|a [[b]] c]]\n== Title ==\n* item&lt;ref&gt;gone&lt;/ref&gt;</text></revision></page>")
+    page = (
+        "<page><title>A</title><revision><text>{{Box|{{inner}}|x}}'''Bold''' [[link|shown]]&lt;ref name=\"a\"/&gt; "
+        "[[File:a.jpg|a [[b]] c]]\n== Title ==\n* item&lt;ref&gt;gone&lt;/ref&gt;</text></revision></page>"
+    )
     moved = "<page><title>B</title><revision><text>#REDIRECT [[A]]</text></revision></page>"
     (tmp_path / "enwiki.xml.bz2").write_bytes(bz2.compress(f"<mediawiki>{page}{moved}".encode()))
     ((title, text),) = texts.gensim_wiki(tmp_path)
@@ -103,4 +110,5 @@ def test_articles_of_a_dump_lose_their_markup(tmp_path: Path) -> None:
 
 def test_every_reader_has_a_source() -> None:
     assert {source for source, _ in texts.READERS.values()} == {
-        name for name, source in sources.sources().items() if source.kind == "text"}
+        name for name, source in sources.sources().items() if source.kind == "text"
+    }

@@ -1,4 +1,5 @@
 """lm-eval in memory agrees with direct computations, and says nothing on standard error."""
+
 import math
 import re
 
@@ -10,9 +11,11 @@ from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedTokenizerF
 
 from lib.run import harness
 
-TEXTS = ["The bagpipe is a woodwind instrument. Its reeds are fed from a bag of air, and it is heard in many lands.",
-         "A river runs  to the sea; the sea is salt, though the river is not. " * 6 + "So.",
-         "Short one."]
+TEXTS = [
+    "The bagpipe is a woodwind instrument. Its reeds are fed from a bag of air, and it is heard in many lands.",
+    "A river runs  to the sea; the sea is salt, though the river is not. " * 6 + "So.",
+    "Short one.",
+]
 
 
 @pytest.fixture(scope="module")
@@ -21,8 +24,10 @@ def tokenizer():
     bytes_pairs = Tokenizer(models.BPE())
     bytes_pairs.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    bytes_pairs.train_from_iterator(TEXTS, trainers.BpeTrainer(vocab_size=300, special_tokens=["<end>"],
-                                                               initial_alphabet=alphabet, show_progress=False))
+    bytes_pairs.train_from_iterator(
+        TEXTS,
+        trainers.BpeTrainer(vocab_size=300, special_tokens=["<end>"], initial_alphabet=alphabet, show_progress=False),
+    )
     return PreTrainedTokenizerFast(tokenizer_object=bytes_pairs, eos_token="<end>")
 
 
@@ -30,9 +35,19 @@ def tokenizer():
 def model(tokenizer):
     """Random weights, a context shorter than the longest text."""
     torch.manual_seed(0)
-    return GPTNeoXForCausalLM(GPTNeoXConfig(
-        vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
-        max_position_embeddings=48, bos_token_id=0, eos_token_id=0, initializer_range=0.5)).eval()
+    return GPTNeoXForCausalLM(
+        GPTNeoXConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=16,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=32,
+            max_position_embeddings=48,
+            bos_token_id=0,
+            eos_token_id=0,
+            initializer_range=0.5,
+        )
+    ).eval()
 
 
 def log_likelihoods(model, ids):
@@ -49,7 +64,7 @@ def test_word_perplexity_equals_a_direct_computation(model, tokenizer):
         for start in range(0, len(ids) - 1, length):  # windows that share the token before their first
             end = min(start + length, len(ids) - 1)
             first = max(0, end - length)
-            total += float(log_likelihoods(model, ids[first:end + 1])[start - first:].sum())
+            total += float(log_likelihoods(model, ids[first : end + 1])[start - first :].sum())
         words += len(re.split(r"\s+", text))
     items = harness.evaluate(model, tokenizer, {"wiki": harness.pages(TEXTS)})
     direct = math.exp(-total / words)
@@ -61,7 +76,7 @@ def test_last_word_is_scored_given_the_rest(model, tokenizer):
     items = harness.evaluate(model, tokenizer, {"last": harness.last_words([text])})
     context, word = text.rsplit(" ", 1)
     start, end = tokenizer.encode(context), tokenizer.encode(" " + word)
-    direct = float(log_likelihoods(model, start + end)[-len(end):].sum())
+    direct = float(log_likelihoods(model, start + end)[-len(end) :].sum())
     value = items.set_index("metric").value["perplexity"]
     assert value == pytest.approx(direct, rel=1e-6)
     assert harness.score("perplexity", [value], [1]) == pytest.approx(math.exp(-direct), rel=1e-6)
@@ -70,8 +85,10 @@ def test_last_word_is_scored_given_the_rest(model, tokenizer):
 def test_choice_is_the_likelier_continuation(model, tokenizer):
     question, options = "The river", ["runs to the sea", "is a woodwind"]
     start = tokenizer.encode(question)
-    likelihoods = [float(log_likelihoods(model, start + end)[-len(end):].sum())
-                   for end in (tokenizer.encode(" " + option) for option in options)]
+    likelihoods = [
+        float(log_likelihoods(model, start + end)[-len(end) :].sum())
+        for end in (tokenizer.encode(" " + option) for option in options)
+    ]
     rows = [{"question": question, "choices": options, "answer": answer} for answer in (0, 1)]
     items = harness.evaluate(model, tokenizer, {"which": harness.choices(rows)})
     assert items[items.metric == "acc"].value.tolist() == [float(np.argmax(likelihoods) == answer) for answer in (0, 1)]

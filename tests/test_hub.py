@@ -40,8 +40,13 @@ def start(server: Hub) -> Iterator[Callable]:
     pools = []
 
     def started(folder: Path, **settings: str) -> Callable:
-        environment = {"HF_ENDPOINT": server.endpoint, "HF_HOME": str(folder / "hf"), "TQDM_DISABLE": "1",
-                       "BOOK_CACHE": str(folder / "book"), "NO_PROXY": "*"} | settings
+        environment = {
+            "HF_ENDPOINT": server.endpoint,
+            "HF_HOME": str(folder / "hf"),
+            "TQDM_DISABLE": "1",
+            "BOOK_CACHE": str(folder / "book"),
+            "NO_PROXY": "*",
+        } | settings
         pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), settle, (environment,))
         pools.append(pool)
         return lambda function, *arguments: pool.submit(function, *arguments).result(timeout=120)
@@ -63,15 +68,24 @@ def call(start: Callable, home: Path) -> Callable:
 
 def model(seed: int = 0) -> GPTNeoXForCausalLM:
     torch.manual_seed(seed)
-    return GPTNeoXForCausalLM(GPTNeoXConfig(
-        vocab_size=ROWS, hidden_size=WIDTH, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
-        dtype=torch.float32))
+    return GPTNeoXForCausalLM(
+        GPTNeoXConfig(
+            vocab_size=ROWS,
+            hidden_size=WIDTH,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=32,
+            dtype=torch.float32,
+        )
+    )
 
 
 def old_names(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The keys of Pythia's own files."""
-    return {key.replace("lm_head", "embed_out").replace("model.", "gpt_neox.", 1): value.clone()
-            for key, value in state.items()}
+    return {
+        key.replace("lm_head", "embed_out").replace("model.", "gpt_neox.", 1): value.clone()
+        for key, value in state.items()
+    }
 
 
 def files(saved: GPTNeoXForCausalLM, layout: str) -> dict[str, bytes]:
@@ -240,13 +254,18 @@ def test_what_does_not_exist_is_told(call: Callable, repository: tuple) -> None:
         call(head, f"{name}@empty")
 
 
-@pytest.mark.parametrize("fault", [
-    Fault("GET /api/", times=2, status=429, headers={"Retry-After": "0"}),
-    Fault("GET /api/", times=2, status=503),
-    Fault("GET .*safetensors", times=2, status=503),
-    Fault("other-host", times=1, status=429, headers={"Retry-After": "0"}),
-    Fault("other-host", times=3, cut=100_000),
-    Fault("other-host", times=2, cut=0)], ids=["busy", "down", "resolve-down", "cdn-busy", "cut", "cut-at-once"])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault("GET /api/", times=2, status=429, headers={"Retry-After": "0"}),
+        Fault("GET /api/", times=2, status=503),
+        Fault("GET .*safetensors", times=2, status=503),
+        Fault("other-host", times=1, status=429, headers={"Retry-After": "0"}),
+        Fault("other-host", times=3, cut=100_000),
+        Fault("other-host", times=2, cut=0),
+    ],
+    ids=["busy", "down", "resolve-down", "cdn-busy", "cut", "cut-at-once"],
+)
 def test_a_fault_that_passes_is_survived(call: Callable, server: Hub, repository: tuple, fault: Fault) -> None:
     name, repo = repository
     repo.add("main", files(model(), "safetensors"))
@@ -266,7 +285,7 @@ def test_a_cut_range_goes_on_where_it_ended(call: Callable, server: Hub, reposit
 def test_a_wrong_length_is_refused(call: Callable, server: Hub, repository: tuple) -> None:
     name, repo = repository
     stored = files(model(), "safetensors")
-    repo.add("short", stored | {"model.safetensors": stored["model.safetensors"][:HEAD // 2]})
+    repo.add("short", stored | {"model.safetensors": stored["model.safetensors"][: HEAD // 2]})
     with pytest.raises(ValueError, match="the file ends [0-9]+ bytes before the end of the head"):
         call(head, f"{name}@short")
     repo.add("main", stored)
@@ -298,8 +317,11 @@ def test_a_malicious_pickle_is_refused_without_running(call: Callable, repositor
     name, repo = repository
     trace = tmp_path / "ran"
     for layout in ("zip", "legacy"):
-        torch.save({"embed_out.weight": torch.ones(2, 2), "x": Payload(str(trace))}, tmp_path / layout,
-                   _use_new_zipfile_serialization=layout == "zip")
+        torch.save(
+            {"embed_out.weight": torch.ones(2, 2), "x": Payload(str(trace))},
+            tmp_path / layout,
+            _use_new_zipfile_serialization=layout == "zip",
+        )
         repo.add(layout, files(model(), "none") | {"pytorch_model.bin": (tmp_path / layout).read_bytes()})
         with pytest.raises(ValueError, match="pickle .*refused without running it"):
             call(head, f"{name}@{layout}")
@@ -336,15 +358,32 @@ def corpus(name: str, split: str | None = None) -> list[str]:
 
 def test_corpora_come_from_the_hub_once(call: Callable, server: Hub) -> None:
     server.faults.clear()
-    lines = [line for number in range(200) for line in (
-        f" = Article {number} = \n", "", f" The text of article {number} . \n", " = = Part = = \n", " More . \n")]
-    readme = ("---\nconfigs:\n- config_name: wikitext-103-raw-v1\n  data_files:\n  - split: train\n"
-              "    path: wikitext-103-raw-v1/train-*\n---\n")
+    lines = [
+        line
+        for number in range(200)
+        for line in (
+            f" = Article {number} = \n",
+            "",
+            f" The text of article {number} . \n",
+            " = = Part = = \n",
+            " More . \n",
+        )
+    ]
+    readme = (
+        "---\nconfigs:\n- config_name: wikitext-103-raw-v1\n  data_files:\n  - split: train\n"
+        "    path: wikitext-103-raw-v1/train-*\n---\n"
+    )
     wikitext = server.dataset("Salesforce/wikitext")
     first = wikitext.add("main", {"README.md": readme.encode(), "wikitext-103-raw-v1/train-0.parquet": table(lines)})
-    server.dataset("EleutherAI/the_pile_deduplicated").add("main", {
-        f"data/train-0000{shard}-of-00003.parquet": table([f"document {shard} {number} {'x' * 99}"
-                                                           for number in range(50)]) for shard in range(3)})
+    server.dataset("EleutherAI/the_pile_deduplicated").add(
+        "main",
+        {
+            f"data/train-0000{shard}-of-00003.parquet": table(
+                [f"document {shard} {number} {'x' * 99}" for number in range(50)]
+            )
+            for shard in range(3)
+        },
+    )
     articles = call(corpus, "hub:wikitext")
     assert len(articles) == 200 and articles[3].startswith("= Article 3 =") and "More ." in articles[3]
     halves = call(corpus, "hub:wikitext", "train") + call(corpus, "hub:wikitext", "validation")

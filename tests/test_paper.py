@@ -24,8 +24,11 @@ def test_every_number_has_a_place_a_unit_and_an_error(name: str) -> None:
 
 def test_the_law_and_the_points_give_the_gaps() -> None:
     points, gaps = paper.figure("1b"), paper.figure("1b-gaps")
-    law = (paper.constant("A") / points["parameters"] ** paper.constant("alpha")
-           + paper.constant("B") / points["tokens"] ** paper.constant("beta") + paper.constant("E"))
+    law = (
+        paper.constant("A") / points["parameters"] ** paper.constant("alpha")
+        + paper.constant("B") / points["tokens"] ** paper.constant("beta")
+        + paper.constant("E")
+    )
     points["recomputed"] = 100 * (points["loss"] / law - 1)
     both = points.merge(gaps, on=["model", "checkpoint"])
     assert len(both) == 8
@@ -62,10 +65,16 @@ def test_figure_8_is_a_part_of_figure_6() -> None:
     assert (both["loss_x"] - both["loss_y"]).abs().max() <= 0.01
 
 
-@pytest.mark.parametrize(("name", "keys", "column", "falls"), [
-    ("6", ["model"], "loss", True), ("6", ["model"], "accuracy", False),
-    ("7", ["tokenizer", "corpus"], "w_error", True),
-    ("8", ["model"], "w_error", True), ("9", ["model"], "learning_rate", True)])
+@pytest.mark.parametrize(
+    ("name", "keys", "column", "falls"),
+    [
+        ("6", ["model"], "loss", True),
+        ("6", ["model"], "accuracy", False),
+        ("7", ["tokenizer", "corpus"], "w_error", True),
+        ("8", ["model"], "w_error", True),
+        ("9", ["model"], "learning_rate", True),
+    ],
+)
 def test_curves_over_the_rank_are_monotone(name: str, keys: list[str], column: str, falls: bool) -> None:
     for _, curve in paper.figure(name).groupby(keys):
         values = pd.Series(curve[column].to_numpy())

@@ -1,4 +1,5 @@
 """The detector of saturation tells a lasting rise from everything that looks like one."""
+
 import numpy as np
 import pytest
 
@@ -110,13 +111,16 @@ def test_known_noise_serves_where_points_are_few():
     assert not saturation(steps, losses, noise=0.02).saturated
 
 
-@pytest.mark.parametrize("steps, losses, message", [
-    ([1, 2], [3, 2], "at least 3"),
-    ([1, 2, 3], [3, 2], "at least 3"),
-    ([1, 3, 2], [3, 2, 2], "increase"),
-    ([1, 2, 3], [3, np.nan, 2], "finite"),
-    ([1, 2, 3], [3, 0, 2], "positive"),
-])
+@pytest.mark.parametrize(
+    "steps, losses, message",
+    [
+        ([1, 2], [3, 2], "at least 3"),
+        ([1, 2, 3], [3, 2], "at least 3"),
+        ([1, 3, 2], [3, 2, 2], "increase"),
+        ([1, 2, 3], [3, np.nan, 2], "finite"),
+        ([1, 2, 3], [3, 0, 2], "positive"),
+    ],
+)
 def test_bad_curves_are_refused_in_one_sentence(steps, losses, message):
     with pytest.raises(ValueError, match=message):
         saturation(steps, losses)

@@ -1,4 +1,5 @@
 """The law of Section 3: recovered from its own values, and fitted as the paper and as Hoffmann et al. do."""
+
 import numpy as np
 import pytest
 from scipy import optimize
@@ -27,8 +28,9 @@ def test_fit_is_a_least_squares_minimum():
     def error(constants):
         return np.sum((scaling.Law(*constants, 300.0, 0.3, 1.8).predict(params, tokens) - loss) ** 2)
 
-    other = optimize.minimize(error, [300.0, 0.3], method="Nelder-Mead",
-                              options={"xatol": 1e-10, "fatol": 1e-16, "maxiter": 10_000})
+    other = optimize.minimize(
+        error, [300.0, 0.3], method="Nelder-Mead", options={"xatol": 1e-10, "fatol": 1e-16, "maxiter": 10_000}
+    )
     assert error([law.A, law.alpha]) <= other.fun * (1 + 1e-9)
     assert law.alpha == pytest.approx(other.x[1], rel=1e-4)
 
@@ -49,7 +51,8 @@ def test_full_fit_beats_the_truth_and_ignores_an_outlier():
     spoilt = loss.copy()
     spoilt[10] *= 1.5
     assert scaling.fit_full(params, tokens, spoilt).predict(params, tokens) == pytest.approx(
-        scaling.fit_full(params, tokens, loss).predict(params, tokens), rel=0.01)
+        scaling.fit_full(params, tokens, loss).predict(params, tokens), rel=0.01
+    )
 
 
 def test_gradient_agrees_with_finite_differences():
@@ -58,8 +61,14 @@ def test_gradient_agrees_with_finite_differences():
     theta = np.array([0.3, -0.2, 0.1, 0.4, 0.3])
     slope = scaling._huber(theta, sizes, lengths, logs, 0.5)[1]
     steps = 1e-6 * np.eye(5)
-    differences = [(scaling._huber(theta + step, sizes, lengths, logs, 0.5)[0]
-                    - scaling._huber(theta - step, sizes, lengths, logs, 0.5)[0]) / 2e-6 for step in steps]
+    differences = [
+        (
+            scaling._huber(theta + step, sizes, lengths, logs, 0.5)[0]
+            - scaling._huber(theta - step, sizes, lengths, logs, 0.5)[0]
+        )
+        / 2e-6
+        for step in steps
+    ]
     assert slope == pytest.approx(differences, rel=1e-5)
 
 

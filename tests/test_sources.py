@@ -57,7 +57,7 @@ def _handler(index: Index) -> type[http.server.BaseHTTPRequestHandler]:
             self.end_headers()
             if index.cut and kind == "application/octet-stream":
                 index.cut -= 1
-                self.wfile.write(body[:len(body) // 2])
+                self.wfile.write(body[: len(body) // 2])
                 self.close_connection = True
             else:
                 self.wfile.write(body)
@@ -99,12 +99,21 @@ def wheel(**members: bytes) -> bytes:
 
 def table(tmp_path: Path, archive: bytes, **changed: object) -> Path:
     """A table with one source, `demo`, pinned to that archive."""
-    pin = {"package": "demo", "version": "1.0", "file": "demo-1.0-py3-none-any.whl",
-           "sha256": hashlib.sha256(archive).hexdigest(), "bytes": len(archive)} | changed
+    pin = {
+        "package": "demo",
+        "version": "1.0",
+        "file": "demo-1.0-py3-none-any.whl",
+        "sha256": hashlib.sha256(archive).hexdigest(),
+        "bytes": len(archive),
+    } | changed
     entry = {"kind": "text", "about": "", "licence": "", "default": True, "unpacked": 10, "members": ["kept/*"]}
     entry |= {name: pin.pop(name) for name in list(pin) if name in entry or name in ("terms", "consent")}
-    lines = ["[demo]", *(f"{key} = {_toml(value)}" for key, value in entry.items()), "[[demo.archives]]",
-             *(f"{key} = {_toml(value)}" for key, value in pin.items())]
+    lines = [
+        "[demo]",
+        *(f"{key} = {_toml(value)}" for key, value in entry.items()),
+        "[[demo.archives]]",
+        *(f"{key} = {_toml(value)}" for key, value in pin.items()),
+    ]
     path = tmp_path / "table.toml"
     path.write_text("\n".join(lines), encoding="utf-8")
     return path

@@ -21,8 +21,19 @@ from lib.train import loop, mixture, neox, suite
 from lib.train.tokenizer import END, train_tokenizer
 
 RUN = loop.Run(
-    name="toy", width=16, heads=2, layers=2, vocabulary=300, context=16, tokens_per_step=64, steps=24,
-    learning_rate=1e-2, save_every=8, evaluations=6, validation_tokens=128, seed=3,
+    name="toy",
+    width=16,
+    heads=2,
+    layers=2,
+    vocabulary=300,
+    context=16,
+    tokens_per_step=64,
+    steps=24,
+    learning_rate=1e-2,
+    save_every=8,
+    evaluations=6,
+    validation_tokens=128,
+    seed=3,
 )
 WORDS = "the paper asks why small models stop learning and the book asks it again of every head é 漢 \n".split(" ")
 
@@ -89,13 +100,17 @@ def test_training_is_a_plain_loop_over_hugging_face(text):
     """Twenty updates, in float32, against GPTNeoXForCausalLM(labels=...) with torch's own AdamW and clipping."""
     training = loop.Training(RUN, np.load(text / "train.npy"))
     network = neox.model(RUN.width, RUN.layers, RUN.heads, RUN.vocabulary, RUN.context, RUN.seed)
-    plain = torch.optim.AdamW([
-        {"params": [p for p in network.parameters() if p.ndim > 1], "weight_decay": 0.1},
-        {"params": [p for p in network.parameters() if p.ndim == 1], "weight_decay": 0.0},
-    ], betas=(0.9, 0.95), eps=1e-8)
+    plain = torch.optim.AdamW(
+        [
+            {"params": [p for p in network.parameters() if p.ndim > 1], "weight_decay": 0.1},
+            {"params": [p for p in network.parameters() if p.ndim == 1], "weight_decay": 0.0},
+        ],
+        betas=(0.9, 0.95),
+        eps=1e-8,
+    )
     rows = torch.from_numpy(mixture.windows(np.load(text / "train.npy"), RUN.context).astype(np.int64))
     for step in range(20):
-        batch = rows[4 * step:4 * step + 4]
+        batch = rows[4 * step : 4 * step + 4]
         for group in plain.param_groups:
             group["lr"] = loop.learning_rate(step + 1, RUN.steps, RUN.learning_rate)
         plain.zero_grad()
@@ -202,8 +217,10 @@ def test_a_loss_that_is_not_finite_stops_with_a_sentence_and_keeps_the_checkpoin
 def test_runs_killed_at_any_moment_end_in_the_same_bytes(text, trained, tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
-    code = ("import sys, pathlib; from lib.train import loop; from tests.test_suite import RUN\n"
-            "print('ready', flush=True); loop.train(RUN, *map(pathlib.Path, sys.argv[1:]), bar={'disable': True})")
+    code = (
+        "import sys, pathlib; from lib.train import loop; from tests.test_suite import RUN\n"
+        "print('ready', flush=True); loop.train(RUN, *map(pathlib.Path, sys.argv[1:]), bar={'disable': True})"
+    )
     generator = random.Random(0)
     for _ in range(3):
         child = subprocess.Popen([sys.executable, "-c", code, text, folder], stdout=subprocess.PIPE)
@@ -240,7 +257,8 @@ def test_bad_requests_get_one_sentence(tmp_path):
     with pytest.raises(ValueError, match="no run of profile 'paper' is trained"):
         suite.losses("paper")
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "BOOK_CACHE": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-m", "lib.train.suite", "--profile", "paper"], capture_output=True,
-                          text=True, env=environment)
+    done = subprocess.run(
+        [sys.executable, "-m", "lib.train.suite", "--profile", "paper"], capture_output=True, text=True, env=environment
+    )
     assert done.returncode == 1 and done.stderr.startswith("suite: profile paper trains on a GPU")
     assert len(done.stderr.strip().splitlines()) == 1

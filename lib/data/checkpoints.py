@@ -51,13 +51,16 @@ def parse(address: str) -> Address:
         return Address("folder", name, revision or None)
     if colon and kind in ("package", "suite") and rest:
         if kind == "package" and (rest not in MODELS + TOKENIZERS or revision):
-            raise ValueError(f"unknown model {address!r}: expected package:NAME with NAME one of "
-                             f"{', '.join(MODELS + TOKENIZERS)}, without a revision")
+            raise ValueError(
+                f"unknown model {address!r}: expected package:NAME with NAME one of "
+                f"{', '.join(MODELS + TOKENIZERS)}, without a revision"
+            )
         return Address(kind, rest, revision or None)
     if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) and address == name + (f"@{revision}" if revision else ""):
         return Address("hub", name, revision or None)
-    raise ValueError(f"{address!r} is no address of a model: expected org/name@revision, ./folder, package:name or "
-                     "suite:run@step512")
+    raise ValueError(
+        f"{address!r} is no address of a model: expected org/name@revision, ./folder, package:name or suite:run@step512"
+    )
 
 
 def load(

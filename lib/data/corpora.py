@@ -77,7 +77,9 @@ def _tokenise(path: Path, corpus: Iterable[str], tokenizer: PreTrainedTokenizerF
     with (path / "ids").open("wb") as file:
         for first in range(0, len(corpus), BATCH):
             # The tokenizers library itself: transformers would warn of every text longer than the model's context.
-            batch = tokenizer.backend_tokenizer.encode_batch_fast(corpus[first:first + BATCH], add_special_tokens=False)
+            batch = tokenizer.backend_tokenizer.encode_batch_fast(
+                corpus[first : first + BATCH], add_special_tokens=False
+            )
             for encoding in batch:
                 ids = np.array([*encoding.ids, tokenizer.eos_token_id], dtype=np.int32)
                 ids.tofile(file)

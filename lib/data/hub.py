@@ -94,12 +94,15 @@ def download_size(repository: str, revision: str | None = None) -> dict[str, int
         files = _ask(f"models/{repository}/revision/{pinned}", blobs=True)["siblings"]
         config = AutoConfig.from_pretrained(repository, revision=pinned, trust_remote_code=False)
     sizes = {file["rfilename"]: file.get("size", 0) for file in files}
-    weights = ([name for name in sizes if re.fullmatch(r"model(-\d+-of-\d+)?\.safetensors", name)]
-               or [name for name in sizes if re.fullmatch(r"pytorch_model(-\d+-of-\d+)?\.bin", name)])
+    weights = [name for name in sizes if re.fullmatch(r"model(-\d+-of-\d+)?\.safetensors", name)] or [
+        name for name in sizes if re.fullmatch(r"pytorch_model(-\d+-of-\d+)?\.bin", name)
+    ]
     missing = [name for name in weights if try_to_load_from_cache(repository, name, revision=pinned) is None]
     stored = config.vocab_size * config.hidden_size * (config.dtype or torch.float16).itemsize
-    return {"head": 0 if _head_file(repository, pinned).exists() else stored,
-            "model": sum(sizes[name] for name in missing)}
+    return {
+        "head": 0 if _head_file(repository, pinned).exists() else stored,
+        "model": sum(sizes[name] for name in missing),
+    }
 
 
 @contextmanager
@@ -144,10 +147,15 @@ class _RangeFile(io.RawIOBase):
         return self._position
 
     def readinto(self, buffer: memoryview) -> int:
-        view = memoryview(buffer).cast("B")[:max(0, self._size - self._position)]
+        view = memoryview(buffer).cast("B")[: max(0, self._size - self._position)]
         done, cuts = 0, 0
-        with tqdm(total=len(view), unit="B", unit_scale=True, desc=self.name[:40],
-                  disable=None if self._bar and len(view) > 16 * BUFFER else True) as bar:
+        with tqdm(
+            total=len(view),
+            unit="B",
+            unit_scale=True,
+            desc=self.name[:40],
+            disable=None if self._bar and len(view) > 16 * BUFFER else True,
+        ) as bar:
             while done < len(view):
                 count, error = self._receive(view[done:], self._position + done, bar)
                 done += count
@@ -166,11 +174,13 @@ class _RangeFile(io.RawIOBase):
             hf_raise_for_status(response)
             stated = response.headers.get("Content-Range", "")
             if response.status_code != 206 or stated != f"bytes {wanted}/{self._size}":
-                raise ValueError(f"the hub answered {response.status_code} {stated!r} for bytes {wanted} of the "
-                                 f"{self._size} of {self.name}: expected exactly that range; use another mirror")
+                raise ValueError(
+                    f"the hub answered {response.status_code} {stated!r} for bytes {wanted} of the "
+                    f"{self._size} of {self.name}: expected exactly that range; use another mirror"
+                )
             try:
                 for block in response.iter_raw():
-                    view[done:done + len(block)] = block
+                    view[done : done + len(block)] = block
                     done += len(block)
                     bar.update(len(block))
             except httpx2.HTTPError as error:
@@ -180,8 +190,15 @@ class _RangeFile(io.RawIOBase):
 
 def _ask(path: str, **parameters: object) -> dict:
     """An answer of the hub's interface; unlike the client's own calls, repeated while the hub is busy or cut off."""
-    response = http_backoff("GET", f"{constants.ENDPOINT}/api/{path}", params=parameters, headers=build_hf_headers(),
-                            timeout=60, max_retries=4, base_wait_time=0.5)
+    response = http_backoff(
+        "GET",
+        f"{constants.ENDPOINT}/api/{path}",
+        params=parameters,
+        headers=build_hf_headers(),
+        timeout=60,
+        max_retries=4,
+        base_wait_time=0.5,
+    )
     hf_raise_for_status(response)
     return response.json()
 
@@ -241,13 +258,23 @@ def _explanation(error: BaseException, repository: str, revision: str) -> Except
     sentences = (
         (OfflineModeIsEnabled, ConnectionError, f"{where} is not in the cache: unset HF_HUB_OFFLINE once"),
         (GatedRepoError, ValueError, f"{repository} is gated: accept its licence on its page, then set HF_TOKEN"),
-        (RepositoryNotFoundError, ValueError,
-         f"{hub} has no repository {repository} that you may read: check the name, or set HF_TOKEN"),
-        (RevisionNotFoundError, ValueError,
-         f"{repository} has no revision {revision!r}: lib.data.checkpoints.revisions({repository!r}) lists them"),
+        (
+            RepositoryNotFoundError,
+            ValueError,
+            f"{hub} has no repository {repository} that you may read: check the name, or set HF_TOKEN",
+        ),
+        (
+            RevisionNotFoundError,
+            ValueError,
+            f"{repository} has no revision {revision!r}: lib.data.checkpoints.revisions({repository!r}) lists them",
+        ),
         (LocalEntryNotFoundError, ConnectionError, f"{where} is not in the cache and {hub} cannot be reached"),
-        (pickle.UnpicklingError, ValueError,
-         f"{where} has a pickle that holds more than tensors: refused without running it; use a safetensors revision"),
+        (
+            pickle.UnpicklingError,
+            ValueError,
+            f"{where} has a pickle that holds more than tensors: refused without running it; "
+            "use a safetensors revision",
+        ),
         (EntryNotFoundError, ValueError, f"{where} lacks a file that a model needs: choose another revision"),
     )
     for kind, raised, sentence in sentences:

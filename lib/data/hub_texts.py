@@ -37,8 +37,13 @@ def read(name: str) -> Iterator[tuple[str, str]]:
     """Documents (id, text) of the training split. Raises ValueError or ConnectionError with one sentence."""
     where = READERS[name]
     with hub.explained(where.repository):
-        rows = load_dataset(where.repository, where.configuration, split="train", revision=pinned(name),
-                            streaming=where.sample is not None)
+        rows = load_dataset(
+            where.repository,
+            where.configuration,
+            split="train",
+            revision=pinned(name),
+            streaming=where.sample is not None,
+        )
         if where.sample is not None:
             rows = islice(rows.shuffle(seed=0, buffer_size=BUFFER), where.sample)
         texts = (row["text"] for row in rows)

@@ -40,7 +40,8 @@ def figure(name: str) -> pd.DataFrame:
     frame = pd.DataFrame(entry["rows"], columns=list(entry["columns"]))
     frame.attrs = {key: entry[key] for key in ("where", "about", "source")} | {
         "units": {column: about["unit"] for column, about in entry["columns"].items()},
-        "errors": {column: about["error"] for column, about in entry["columns"].items()}}
+        "errors": {column: about["error"] for column, about in entry["columns"].items()},
+    }
     return frame
 
 

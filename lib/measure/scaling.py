@@ -4,6 +4,7 @@ Section 3 of the paper keeps B, beta and E and fits A and alpha (`fit`); `fit_fu
 A `Law` holds numbers, or columns of them: `bootstrap` returns one row of constants for each resampling of the runs, and
 `predict` and `gap` then give one row for each, of which `interval` takes the quantiles.
 """
+
 import itertools
 from dataclasses import dataclass
 
@@ -54,8 +55,9 @@ def fit(params, tokens, loss, B=410.7, beta=0.28, E=1.69) -> Law:
 
     grid = np.linspace(-1, 3, 81)  # least squares in alpha can have two valleys
     start = grid[np.argmin([error(alpha) for alpha in grid])]
-    alpha = optimize.minimize_scalar(error, bounds=(start - 0.05, start + 0.05), method="bounded",
-                                     options={"xatol": 1e-12}).x
+    alpha = optimize.minimize_scalar(
+        error, bounds=(start - 0.05, start + 0.05), method="bounded", options={"xatol": 1e-12}
+    ).x
     return Law(float(scale(alpha)[1] * centre**alpha), float(alpha), B, beta, E)
 
 
@@ -70,8 +72,10 @@ def fit_full(params, tokens, loss, delta=DELTA) -> Law:
         raise ValueError("five constants need runs of at least three different params and three different tokens")
     data = _centred(params, tokens, loss)
     options = {"maxiter": 5000, "ftol": 1e-15, "gtol": 1e-10}
-    ends = [optimize.minimize(_huber, start, (*data, delta), jac=True, method="L-BFGS-B", options=options)
-            for start in _starts(*data, delta)]
+    ends = [
+        optimize.minimize(_huber, start, (*data, delta), jac=True, method="L-BFGS-B", options=options)
+        for start in _starts(*data, delta)
+    ]
     return _law(min(ends, key=lambda end: end.fun).x, params, tokens)
 
 
@@ -104,8 +108,10 @@ def interval(draws, level=0.95):
 def _checked(params, tokens, loss, constants):
     params, tokens, loss = (np.asarray(values, float) for values in (params, tokens, loss))
     if params.ndim != 1 or not params.shape == tokens.shape == loss.shape:
-        raise ValueError("params, tokens and loss hold one number for each run; got shapes "
-                         f"{params.shape}, {tokens.shape}, {loss.shape}")
+        raise ValueError(
+            "params, tokens and loss hold one number for each run; got shapes "
+            f"{params.shape}, {tokens.shape}, {loss.shape}"
+        )
     if not all(np.isfinite(values).all() and (values > 0).all() for values in (params, tokens, loss)):
         raise ValueError("params, tokens and loss must be finite and positive; leave failed runs out")
     if len(loss) < constants:
@@ -150,8 +156,10 @@ def _jacobian(share, sizes, lengths):
 def _huber(theta, sizes, lengths, logs, delta):
     """Sum of Huber losses over delta, and its gradient."""
     residual, share = _terms(theta, sizes, lengths, logs)
-    return (special.huber(delta, residual).sum() / delta,
-            np.clip(residual / delta, -1, 1) @ _jacobian(share, sizes, lengths))
+    return (
+        special.huber(delta, residual).sum() / delta,
+        np.clip(residual / delta, -1, 1) @ _jacobian(share, sizes, lengths),
+    )
 
 
 def _bootstrap_full(params, tokens, loss, weights, delta=DELTA, iterations=60):
@@ -163,8 +171,16 @@ def _bootstrap_full(params, tokens, loss, weights, delta=DELTA, iterations=60):
     params, tokens, loss = _checked(params, tokens, loss, constants=5)
     sizes, lengths, logs = _centred(params, tokens, loss)
     draws = len(weights)
-    theta = np.tile([np.log(law.A) - law.alpha * np.log(params).mean(),
-                     np.log(law.B) - law.beta * np.log(tokens).mean(), np.log(law.E), law.alpha, law.beta], (draws, 1))
+    theta = np.tile(
+        [
+            np.log(law.A) - law.alpha * np.log(params).mean(),
+            np.log(law.B) - law.beta * np.log(tokens).mean(),
+            np.log(law.E),
+            law.alpha,
+            law.beta,
+        ],
+        (draws, 1),
+    )
     damping = np.full(draws, 1e-2)
     residual, share = _terms(theta, sizes, lengths, logs)
     value = (weights * special.huber(delta, residual)).sum(axis=1)

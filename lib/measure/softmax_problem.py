@@ -3,6 +3,7 @@
 A head W (V, d) gives context i the logits W x_i. Everything here is small, dense and in float64: it is the paper's
 theory made finite, so that W* and the best rank-r head are numbers instead of assumptions.
 """
+
 from dataclasses import dataclass
 from functools import partial
 
@@ -37,8 +38,10 @@ def problem(states, labels, weights=None) -> Problem:
     """
     states, labels = np.asarray(states, float), np.asarray(labels, float)
     if states.ndim != 2 or labels.ndim != 2 or len(states) != len(labels) or not len(states):
-        raise ValueError(f"states {states.shape} and labels {labels.shape} must be (N, d) and (N, V), the same N > 0: "
-                         "pass one row a context.")
+        raise ValueError(
+            f"states {states.shape} and labels {labels.shape} must be (N, d) and (N, V), the same N > 0: "
+            "pass one row a context."
+        )
     weights = np.full(len(states), 1 / len(states)) if weights is None else np.asarray(weights, float)
     if weights.shape != (len(states),) or not (weights > 0).all():
         raise ValueError(f"weights must be {len(states)} positive numbers, one a context: drop unused contexts.")
@@ -124,8 +127,9 @@ def optimum(task: Problem, l2=0.0) -> np.ndarray:
 
     start = np.zeros(shape).ravel()
     size = np.linalg.norm(value(start)[1]) or 1.0
-    head = minimize(value, start, jac=True, method="L-BFGS-B",
-                    options={"maxiter": 5000, "gtol": 1e-6 * size, "ftol": 0}).x
+    head = minimize(
+        value, start, jac=True, method="L-BFGS-B", options={"maxiter": 5000, "gtol": 1e-6 * size, "ftol": 0}
+    ).x
     for _ in range(20):
         slope = value(head)[1]
         if np.linalg.norm(slope) <= 1e-11 * size:
@@ -169,12 +173,15 @@ def best_head(task: Problem, rank, reference, starts=4, seed=0) -> LowRank:
     found = [("truncation", "truncation", truncation), ("majorise", "truncation", majorised)]
     if rank:
         random = np.random.default_rng(seed)
-        drawn = [("random", random.standard_normal((shape[0], rank)) @ random.standard_normal((rank, shape[1])) / rank)
-                 for _ in range(starts)]
+        drawn = [
+            ("random", random.standard_normal((shape[0], rank)) @ random.standard_normal((rank, shape[1])) / rank)
+            for _ in range(starts)
+        ]
         for name, start in [("truncation", truncation), ("majorise", majorised), *drawn]:
             found.append(("factors", name, _descend(task, start, rank)))
-    attempts = pd.DataFrame([(solver, start, loss(task, head)) for solver, start, head in found],
-                            columns=["solver", "start", "loss"])
+    attempts = pd.DataFrame(
+        [(solver, start, loss(task, head)) for solver, start, head in found], columns=["solver", "start", "loss"]
+    )
     best = int(attempts.loss.argmin())
     return LowRank(found[best][2], float(attempts.loss[best]), attempts)
 
@@ -203,6 +210,5 @@ def _descend(task, head, rank):
         slope = gradient(task, a @ b)
         return loss(task, a @ b), np.concatenate([(slope @ b.T).ravel(), (a.T @ slope).ravel()])
 
-    flat = minimize(value, start, jac=True, method="L-BFGS-B",
-                    options={"maxiter": 2000, "gtol": 1e-9, "ftol": 1e-15}).x
+    flat = minimize(value, start, jac=True, method="L-BFGS-B", options={"maxiter": 2000, "gtol": 1e-9, "ftol": 1e-15}).x
     return flat[:cut].reshape(vocabulary, rank) @ flat[cut:].reshape(rank, width)

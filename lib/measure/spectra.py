@@ -99,9 +99,7 @@ def deflate(weight: Array, direction: Array) -> Array:
     weight = _matrix(weight)
     unit = torch.as_tensor(np.array(direction, dtype=np.float64))
     if unit.shape != weight.shape[:1] or not 0 < unit.norm() < np.inf:
-        raise ValueError(
-            f"direction has shape {tuple(unit.shape)}: pass {len(weight)} finite numbers, not all zero."
-        )
+        raise ValueError(f"direction has shape {tuple(unit.shape)}: pass {len(weight)} finite numbers, not all zero.")
     unit = (unit / unit.norm()).to(weight.device if torch.is_tensor(weight) else "cpu")
     share = sum(part @ block for part, block in zip(unit.split(ROWS), _blocks(weight), strict=True))
     blocks = [block - part[:, None] * share for part, block in zip(unit.split(ROWS), _blocks(weight), strict=True)]

@@ -3,6 +3,7 @@
 `pages`, `last_words` and `choices` make tasks; `evaluate` runs them and keeps the score of every item, so that two
 checkpoints can be compared item by item. Scores change with the harness: print `VERSION` beside them.
 """
+
 import contextlib
 import logging
 import math
@@ -47,8 +48,9 @@ def evaluate(model, tokenizer, tasks: dict[str, dict], batch_size=16) -> pd.Data
     named = [task | {"task": name} for name, task in tasks.items()]
     with _quiet():
         harness = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, softmax_dtype="float64")
-        results = lm_eval.simple_evaluate(harness, tasks=named, task_manager=TaskManager(include_defaults=False),
-                                          bootstrap_iters=0, log_samples=True)
+        results = lm_eval.simple_evaluate(
+            harness, tasks=named, task_manager=TaskManager(include_defaults=False), bootstrap_iters=0, log_samples=True
+        )
     rows = []
     for name, samples in results["samples"].items():
         for sample in sorted(samples, key=lambda sample: sample["doc_id"]):
@@ -70,18 +72,28 @@ def passages(texts, words: int) -> list[str]:
     for text in texts:
         start = " ".join(text.split()[:words])
         ends = [match.start() for match in re.finditer(r"\w\. ", start + " ")]
-        if ends and start[:ends[-1] + 1].count(" ") > words // 2:
-            found.append(start[:ends[-1] + 1])
+        if ends and start[: ends[-1] + 1].count(" ") > words // 2:
+            found.append(start[: ends[-1] + 1])
     return found
 
 
 def _task(output_type, rows, text, target, metrics):
     perplexities = {"word_perplexity": "weighted_perplexity", "perplexity": "perplexity"}
     return {
-        "custom_dataset": lambda **_: DatasetDict(test=Dataset.from_list(rows)), "test_split": "test",
-        "output_type": output_type, "doc_to_text": text, "doc_to_target": target, "metadata": {"version": 1},
-        "metric_list": [{"metric": metric, "aggregation": perplexities.get(metric, "mean"),
-                         "higher_is_better": metric not in perplexities} for metric in metrics],
+        "custom_dataset": lambda **_: DatasetDict(test=Dataset.from_list(rows)),
+        "test_split": "test",
+        "output_type": output_type,
+        "doc_to_text": text,
+        "doc_to_target": target,
+        "metadata": {"version": 1},
+        "metric_list": [
+            {
+                "metric": metric,
+                "aggregation": perplexities.get(metric, "mean"),
+                "higher_is_better": metric not in perplexities,
+            }
+            for metric in metrics
+        ],
     }
 
 

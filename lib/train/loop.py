@@ -80,10 +80,15 @@ class Training:
         self.network = network.to(device)
         self.bias = torch.nn.Parameter(log_unigram(stream, run.vocabulary).to(device)) if run.output_bias else None
         parameters = [*self.network.parameters(), *([] if self.bias is None else [self.bias])]
-        self.optimiser = torch.optim.AdamW([  # as in GPT-NeoX, matrices decay and vectors don't
-            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": DECAY},
-            {"params": [p for p in parameters if p.ndim == 1], "weight_decay": 0.0},
-        ], betas=BETAS, eps=EPSILON, fused=True)
+        self.optimiser = torch.optim.AdamW(
+            [  # as in GPT-NeoX, matrices decay and vectors don't
+                {"params": [p for p in parameters if p.ndim > 1], "weight_decay": DECAY},
+                {"params": [p for p in parameters if p.ndim == 1], "weight_decay": 0.0},
+            ],
+            betas=BETAS,
+            eps=EPSILON,
+            fused=True,
+        )
         self.parameters = parameters
 
     def loss(self, rows: torch.Tensor) -> torch.Tensor:
@@ -126,8 +131,11 @@ class Training:
         if not (folder / f"step{self.step}").exists():  # else left by a process killed before it wrote its state
             _write(folder / f"step{self.step}", lambda path: self._checkpoint(path, text))
         state = {
-            "network": self.network.state_dict(), "bias": self.bias, "optimiser": self.optimiser.state_dict(),
-            "step": self.step, "log": self.log,
+            "network": self.network.state_dict(),
+            "bias": self.bias,
+            "optimiser": self.optimiser.state_dict(),
+            "step": self.step,
+            "log": self.log,
         }
         _write(folder / "state.pt", lambda path: torch.save(state, path))
 
@@ -196,16 +204,25 @@ def train(run: Run, text: Path, folder: Path, device: str = "cpu", bar: dict | N
 
     if first == 0:
         record()
-    with tqdm(total=run.steps * size, initial=first * size, unit="tok", unit_scale=True, desc=run.name,
-              mininterval=0.5, **(bar or {})) as progress:
+    with tqdm(
+        total=run.steps * size,
+        initial=first * size,
+        unit="tok",
+        unit_scale=True,
+        desc=run.name,
+        mininterval=0.5,
+        **(bar or {}),
+    ) as progress:
         for step in range(first, run.steps):
             recent.append(training.update(batches(step)))
             progress.update(size)
             if training.step in evaluated:
                 record()
     log = training.log | {
-        "run": dataclasses.asdict(run), "mixture": json.loads((text / "mixture.json").read_text()),
-        "tokens_per_step": size, "epoch": run.steps * size / len(stream),
+        "run": dataclasses.asdict(run),
+        "mixture": json.loads((text / "mixture.json").read_text()),
+        "tokens_per_step": size,
+        "epoch": run.steps * size / len(stream),
         "parameters": sum(p.numel() for p in training.network.parameters()),
         "non_embedding": sum(p.numel() for p in training.network.gpt_neox.layers.parameters()),
         "tokens_per_second": run.steps * size / training.log["seconds"],
@@ -223,7 +240,7 @@ def _batches(run: Run, stream: np.ndarray) -> Callable[[int], torch.Tensor]:
             "expected fewer steps or tokens per step"
         )
     order = np.random.default_rng(run.seed).permutation(len(rows))
-    return lambda step: _rows(rows, order[step * per_step:(step + 1) * per_step])
+    return lambda step: _rows(rows, order[step * per_step : (step + 1) * per_step])
 
 
 def _rows(rows, numbers):

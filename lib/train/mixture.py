@@ -39,8 +39,12 @@ def write_mixture(folder: Path, prose: Sequence[str], technical: Sequence[str], 
     """
     kept = {split: select(prose, technical, split) for split in ("train", "validation")}
     tokenizer = train_tokenizer(
-        (text for name, numbers in kept["train"].items()
-         for text in corpora.documents(name, "train").select(numbers)["text"]), vocabulary
+        (
+            text
+            for name, numbers in kept["train"].items()
+            for text in corpora.documents(name, "train").select(numbers)["text"]
+        ),
+        vocabulary,
     )
     tokenizer.save_pretrained(folder)
     counts = {}
@@ -59,4 +63,4 @@ def windows(ids: np.ndarray, context: int) -> np.ndarray:
 
 def _ids(name, numbers, tokenizer, split):
     ids, offsets = corpora.token_documents(name, tokenizer, split)
-    return np.concatenate([ids[offsets[n]:offsets[n + 1]] for n in numbers] or [ids[:0]])
+    return np.concatenate([ids[offsets[n] : offsets[n + 1]] for n in numbers] or [ids[:0]])

@@ -20,9 +20,17 @@ def model(width: int, layers: int, heads: int, vocabulary: int, context: int, se
     into the residual stream; biases zero (Biderman et al. 2023). Raises ValueError for a width that heads don't divide.
     """
     config = GPTNeoXConfig(
-        vocab_size=vocabulary, hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads,
-        intermediate_size=4 * width, max_position_embeddings=context, rotary_pct=0.25,
-        bos_token_id=0, eos_token_id=0, tie_word_embeddings=False, use_parallel_residual=True,
+        vocab_size=vocabulary,
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=4 * width,
+        max_position_embeddings=context,
+        rotary_pct=0.25,
+        bos_token_id=0,
+        eos_token_id=0,
+        tie_word_embeddings=False,
+        use_parallel_residual=True,
     )
     with torch.random.fork_rng():  # the constructor draws weights of its own
         network = GPTNeoXForCausalLM(config)

@@ -140,14 +140,21 @@ def _folder(profile, run):
 
 def _key(profile, run):
     """Hash of everything that shapes a run."""
-    return _digest(dataclasses.asdict(run), text(profile, run.vocabulary).name, _code(RUN_CODE),
-                   torch.__version__, transformers.__version__)
+    return _digest(
+        dataclasses.asdict(run),
+        text(profile, run.vocabulary).name,
+        _code(RUN_CODE),
+        torch.__version__,
+        transformers.__version__,
+    )
 
 
 def _cost(run):
     """Of a run, up to a factor: an exponential is worth some twenty multiplications."""
-    return run.steps * run.tokens_per_step * (
-        run.vocabulary * (run.width + 20) + 12 * run.layers * run.width**2 + run.layers * run.width * run.context
+    return (
+        run.steps
+        * run.tokens_per_step
+        * (run.vocabulary * (run.width + 20) + 12 * run.layers * run.width**2 + run.layers * run.width * run.context)
     )
 
 
@@ -164,9 +171,16 @@ def _list(profile, finished):
         for run, folder in finished.items():
             log = json.loads((folder / "log.json").read_text())
             index[run.name] = {
-                "path": folder.name, "key": _key(profile, run), "profile": profile, "steps": run.saved_steps(),
-                "width": run.width, "seed": run.seed, "arm": run.arm, "vocabulary": run.vocabulary,
-                "tokens_per_step": run.tokens_per_step, "parameters": log["parameters"],
+                "path": folder.name,
+                "key": _key(profile, run),
+                "profile": profile,
+                "steps": run.saved_steps(),
+                "width": run.width,
+                "seed": run.seed,
+                "arm": run.arm,
+                "vocabulary": run.vocabulary,
+                "tokens_per_step": run.tokens_per_step,
+                "parameters": log["parameters"],
                 "non_embedding": log["non_embedding"],
             }
         scratch = path.with_suffix(".new")

@@ -24,16 +24,24 @@ def repository() -> dict[str, dict[str, bytes]]:
     from safetensors.torch import save
     from transformers import GPTNeoXConfig
 
-    body = {f"gpt_neox.layers.{layer}.{part}.weight": torch.zeros(*shape, dtype=torch.float16)
-            for layer in range(LAYERS) for part, shape in {
-                "attention.query_key_value": (3 * WIDTH, WIDTH), "attention.dense": (WIDTH, WIDTH),
-                "mlp.dense_h_to_4h": (4 * WIDTH, WIDTH), "mlp.dense_4h_to_h": (WIDTH, 4 * WIDTH)}.items()}
+    body = {
+        f"gpt_neox.layers.{layer}.{part}.weight": torch.zeros(*shape, dtype=torch.float16)
+        for layer in range(LAYERS)
+        for part, shape in {
+            "attention.query_key_value": (3 * WIDTH, WIDTH),
+            "attention.dense": (WIDTH, WIDTH),
+            "mlp.dense_h_to_4h": (4 * WIDTH, WIDTH),
+            "mlp.dense_4h_to_h": (WIDTH, 4 * WIDTH),
+        }.items()
+    }
     ends = {f"{name}.weight": torch.randn(VOCABULARY, WIDTH).half() for name in ("gpt_neox.embed_in", "embed_out")}
     pickled = io.BytesIO()
     torch.save(body | ends, pickled)
     config = {"config.json": GPTNeoXConfig(vocab_size=VOCABULARY, hidden_size=WIDTH).to_json_string().encode()}
-    return {"safetensors": config | {NAMES["safetensors"]: save(body | ends)},
-            "bin": config | {NAMES["bin"]: pickled.getvalue()}}
+    return {
+        "safetensors": config | {NAMES["safetensors"]: save(body | ends)},
+        "bin": config | {NAMES["bin"]: pickled.getvalue()},
+    }
 
 
 def memory(field: str) -> int:
@@ -71,8 +79,13 @@ def main() -> None:
     model = hub.model("org/pythia-410m-shaped")
     layouts = repository()
     with tempfile.TemporaryDirectory() as home:
-        settings = {"HF_ENDPOINT": hub.endpoint, "HF_HOME": f"{home}/hf", "BOOK_CACHE": f"{home}/book",
-                    "TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+        settings = {
+            "HF_ENDPOINT": hub.endpoint,
+            "HF_HOME": f"{home}/hf",
+            "BOOK_CACHE": f"{home}/book",
+            "TQDM_DISABLE": "1",
+            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        }
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), settle, (settings,)) as client:
             for layout, files in layouts.items():
                 heads, wholes, peaks = [], [], []
@@ -86,8 +99,12 @@ def main() -> None:
                     peaks.append(peak)
                     wholes.append(client.submit(whole, "org/pythia-410m-shaped", revision, NAMES[layout]).result())
                 target = 1.02 * HEAD + (1 << 20)
-                row(f"bytes fetched by head(), {layout}, 410M-shaped", f"{fetched / HEAD:.4f} x the head",
-                    "1.02 x + 1 MiB", fetched <= target)
+                row(
+                    f"bytes fetched by head(), {layout}, 410M-shaped",
+                    f"{fetched / HEAD:.4f} x the head",
+                    "1.02 x + 1 MiB",
+                    fetched <= target,
+                )
                 ratio = median(wholes[1:]) / median(heads[1:])
                 row(f"head() against download and load, {layout}", f"{ratio:.1f} times less", "at least 5", ratio >= 5)
                 share = max(peaks[1:]) / HEAD

@@ -1,4 +1,5 @@
 """How often the detector of saturation and the intervals of the law are right: python -m tests.bench.saturation."""
+
 import numpy as np
 
 from lib.measure import scaling
@@ -40,8 +41,12 @@ def detector(rng, curves=300):
         row(f"detector: false alarms, {name}, noise 0.1-0.8 %", f"{share:.1%}", "<= 1 %", share <= 0.01)
     for points in (every, (20, 40), (40, 1000)):
         share = found(rng, curves, points, rise=0.02, size=(0.004, 0.004))
-        row(f"detector: found at a rise of 2 %, noise 0.4 %, {points[0]}-{points[1]} points", f"{share:.1%}", ">= 95 %",
-            share >= 0.95)
+        row(
+            f"detector: found at a rise of 2 %, noise 0.4 %, {points[0]}-{points[1]} points",
+            f"{share:.1%}",
+            ">= 95 %",
+            share >= 0.95,
+        )
     for correlation in (0.3, 0.6):
         share = found(rng, curves, every, rise=0, size=noise, correlation=correlation, flat=True)
         row(f"detector: false alarms, flat, autocorrelation {correlation}", f"{share:.1%}", "<= 1 %", share <= 0.01)
@@ -53,8 +58,9 @@ def coverage(draws=100, resamplings=300):
     hits = dict.fromkeys(CONSTANTS, 0)
     for seed in range(draws):
         noise = np.random.default_rng(seed).normal(0, 0.005, size=64)
-        laws = scaling.bootstrap(params, tokens, TRUTH.predict(params, tokens) * np.exp(noise), full=True,
-                                 draws=resamplings, seed=seed)
+        laws = scaling.bootstrap(
+            params, tokens, TRUTH.predict(params, tokens) * np.exp(noise), full=True, draws=resamplings, seed=seed
+        )
         for name in CONSTANTS:
             low, high = scaling.interval(getattr(laws, name)[:, 0])
             hits[name] += low <= getattr(TRUTH, name) <= high

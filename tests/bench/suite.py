@@ -27,9 +27,19 @@ ROUNDS = 3
 def settings(width, tokens_per_step):
     """A run of the laptop suite, but for its length."""
     return loop.Run(
-        name="bench", width=width, heads={16: 2, 64: 4}[width], layers=3, vocabulary=4096, context=128,
-        tokens_per_step=tokens_per_step, steps=4096, learning_rate=5e-3, save_every=4096, evaluations=1,
-        validation_tokens=128, seed=0,
+        name="bench",
+        width=width,
+        heads={16: 2, 64: 4}[width],
+        layers=3,
+        vocabulary=4096,
+        context=128,
+        tokens_per_step=tokens_per_step,
+        steps=4096,
+        learning_rate=5e-3,
+        save_every=4096,
+        evaluations=1,
+        validation_tokens=128,
+        seed=0,
     )
 
 
@@ -42,10 +52,14 @@ def batches(run, count):
 def plain(run):
     """Step function of the plain loop: rows -> loss."""
     network: GPTNeoXForCausalLM = neox.model(run.width, run.layers, run.heads, run.vocabulary, run.context, run.seed)
-    optimiser = torch.optim.AdamW([
-        {"params": [p for p in network.parameters() if p.ndim > 1], "weight_decay": loop.DECAY},
-        {"params": [p for p in network.parameters() if p.ndim == 1], "weight_decay": 0.0},
-    ], betas=loop.BETAS, eps=loop.EPSILON)
+    optimiser = torch.optim.AdamW(
+        [
+            {"params": [p for p in network.parameters() if p.ndim > 1], "weight_decay": loop.DECAY},
+            {"params": [p for p in network.parameters() if p.ndim == 1], "weight_decay": 0.0},
+        ],
+        betas=loop.BETAS,
+        eps=loop.EPSILON,
+    )
     done = 0
 
     def step(rows):
@@ -117,11 +131,20 @@ def main():
                 two = finish(start("ours", width, size), start("ours", width, size))
                 pairs.append((one[0], two))
             ratio = statistics.median(sum(run["speed"] for run in two) / one["speed"] for one, two in pairs)
-            fast, slow = (statistics.median(speeds) for speeds in (
-                [sum(run["speed"] for run in two) for _, two in pairs], [one["speed"] for one, _ in pairs]))
+            fast, slow = (
+                statistics.median(speeds)
+                for speeds in (
+                    [sum(run["speed"] for run in two) for _, two in pairs],
+                    [one["speed"] for one, _ in pairs],
+                )
+            )
             name = f"nano-{width}, {size} tokens a step"
-            row(f"{name}: tokens per second over the plain loop's", f"{ratio:.1f} ({fast:,.0f} / {slow:,.0f})",
-                f">= {target}", ratio >= target)
+            row(
+                f"{name}: tokens per second over the plain loop's",
+                f"{ratio:.1f} ({fast:,.0f} / {slow:,.0f})",
+                f">= {target}",
+                ratio >= target,
+            )
             gap = abs(pairs[0][0]["losses"][-1] - pairs[0][1][0]["losses"][-1])
             row(f"{name}: difference in loss after 20 steps", f"{gap:.1e}", "<= 1e-5", gap <= 1e-5)
             share = pairs[0][1][0]["memory"] / pairs[0][0]["memory"]

@@ -98,9 +98,7 @@ def checkpoint(
     }
 
 
-def sample(
-    corpus: str, tokenizer, tokens: int, longest: int, seed: int, split: str | None = None
-) -> list[np.ndarray]:
+def sample(corpus: str, tokenizer, tokens: int, longest: int, seed: int, split: str | None = None) -> list[np.ndarray]:
     """Documents drawn at random, each cut to its ``longest`` first tokens, until they hold ``tokens`` of them.
 
     Raises ValueError where the corpus holds fewer.
@@ -121,9 +119,7 @@ def sample(
 
 
 @torch.no_grad()
-def hidden(
-    model: torch.nn.Module, documents: list[np.ndarray], start: int
-) -> Iterator[tuple[int, torch.Tensor]]:
+def hidden(model: torch.nn.Module, documents: list[np.ndarray], start: int) -> Iterator[tuple[int, torch.Tensor]]:
     """States of each document, in an order of its own: its place, and (layers + 2, tokens, d).
 
     The first is the embedding, then each block's output, then the last of them after the final norm. A token ``start``

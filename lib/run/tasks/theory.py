@@ -1,4 +1,5 @@
 """What chapter 5.2 computes: the lemmas and the theorem on drawn problems, the bounds on a real head."""
+
 from itertools import product
 
 import numpy as np
@@ -32,9 +33,12 @@ def perturbations(temperatures, skews, ranks, epsilons, seed=0, l2=0.05) -> pd.D
             single = int(np.abs(np.einsum("nv,nv->n", task.states @ step.T, _surplus(task, star))).argmax())
             for epsilon in epsilons:
                 each = losses(task, star + epsilon * step) - losses(task, star)
-                values = {"one context": each[single], "mean over contexts": task.weights @ each,
-                          "mean, W* with weight decay": loss(task, decayed + epsilon * step) - loss(task, decayed),
-                          "Lemma 5.1, with its constant": 2**0.5 * epsilon * np.linalg.norm(task.states[single])}
+                values = {
+                    "one context": each[single],
+                    "mean over contexts": task.weights @ each,
+                    "mean, W* with weight decay": loss(task, decayed + epsilon * step) - loss(task, decayed),
+                    "Lemma 5.1, with its constant": 2**0.5 * epsilon * np.linalg.norm(task.states[single]),
+                }
                 rows += [(temperature, skew, rank, epsilon, name, abs(value)) for name, value in values.items()]
     return pd.DataFrame(rows, columns=["temperature", "skew", "rank", "epsilon", "quantity", "change"])
 
@@ -81,10 +85,20 @@ def gaps(temperatures, skews, ranks, starts, seed=0) -> pd.DataFrame:
         plain = bounds.tail(star)
         for rank in ranks:
             found = best_head(task, rank, star, starts, seed)
-            rows.append({"temperature": temperature, "skew": skew, "rank": rank, "gap": found.loss - least,
-                         "truncated": found.attempts.loss[0] - least, **{name: v[rank] for name, v in bound.items()},
-                         "whitened_tail": 4 * bound["squared"][rank], "plain_tail": plain[rank],
-                         "agreement": found.agreement, "gradient": np.linalg.norm(gradient(task, star))})
+            rows.append(
+                {
+                    "temperature": temperature,
+                    "skew": skew,
+                    "rank": rank,
+                    "gap": found.loss - least,
+                    "truncated": found.attempts.loss[0] - least,
+                    **{name: v[rank] for name, v in bound.items()},
+                    "whitened_tail": 4 * bound["squared"][rank],
+                    "plain_tail": plain[rank],
+                    "agreement": found.agreement,
+                    "gradient": np.linalg.norm(gradient(task, star)),
+                }
+            )
     return pd.DataFrame(rows)
 
 
@@ -113,8 +127,10 @@ def _cut(head, states, targets, ranks, block):
     frequency = sum((part @ head.T).softmax(-1).double().sum(0) for part in states.split(block)).cpu().numpy()
     cuts = {}
     for kind, weight in {"whitened": None, "whitened, by frequency": frequency}.items():
-        cuts[kind] = [torch.as_tensor(part, dtype=torch.float32, device=head.device)
-                      for part in bounds.factors(head, moment, weight)]
+        cuts[kind] = [
+            torch.as_tensor(part, dtype=torch.float32, device=head.device)
+            for part in bounds.factors(head, moment, weight)
+        ]
     sums = {key: pd.Series(dtype=float) for key in product(cuts, ranks)}
     for part, target in zip(states.split(block), targets.split(block), strict=True):
         logits, chosen = part @ head.T, target[:, None]
@@ -127,6 +143,8 @@ def _cut(head, states, targets, ranks, block):
             values["loss"], values["rise"] = -old.cpu().numpy(), (old - new).cpu().numpy()
             sums[kind, rank] = sums[kind, rank].add(values.sum(), fill_value=0.0)
     tails = {kind: left.double().square().sum(0).cpu() / 4 for kind, (left, _) in cuts.items()}
-    rows = [{"truncation": kind, "rank": rank, "quarter_tail": float(tails[kind][rank:].sum()),
-             **(total / len(states))} for (kind, rank), total in sums.items()]
+    rows = [
+        {"truncation": kind, "rank": rank, "quarter_tail": float(tails[kind][rank:].sum()), **(total / len(states))}
+        for (kind, rank), total in sums.items()
+    ]
     return pd.DataFrame(rows).assign(linear=lambda frame: frame.rise - frame.divergence)
