@@ -1,8 +1,10 @@
 """The book at toy size, built once for all tests that look at it."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -15,6 +17,15 @@ def run(*arguments):
     if done.returncode:
         pytest.fail(f"python -m {' '.join(arguments)}\n{done.stdout[-2000:]}{done.stderr[-6000:]}", pytrace=False)
     return done.stdout
+
+
+@pytest.fixture(autouse=True)
+def process():
+    """What a test sets for its process, for kernels or for speed, ends with the test."""
+    with mock.patch.dict(os.environ):
+        yield
+    if torch := sys.modules.get("torch"):
+        torch.set_flush_denormal(False)
 
 
 @pytest.fixture(scope="session")

@@ -40,8 +40,11 @@ def curves(
     if kind == "Kneser-Ney":
         operator = smoothing.kneser_ney(counts, ngrams.positions(counts, contexts, seed))
     else:
-        operator = {"additive": partial(smoothing.additive, alpha=alpha), "support": smoothing.support,
-                    "log-probabilities": partial(smoothing.log_probabilities, alpha=alpha)}[kind](chosen)
+        operator = {
+            "additive": partial(smoothing.additive, alpha=alpha),
+            "support": smoothing.support,
+            "log-probabilities": partial(smoothing.log_probabilities, alpha=alpha),
+        }[kind](chosen)
     found = ngram_spectrum.estimate(ngram_spectrum.gram_operator(operator), steps=400, seed=seed)
     return _frame(chosen.following, found, ranks).drop(columns=["null", "null_dimension", "energy"])
 
@@ -106,15 +109,17 @@ def _frame(matrix, found, ranks):
     """Curves of a matrix and its spectra."""
     each = np.array([one.w_error(ranks) for one in found])
     null = ngram_spectrum.null(matrix)
-    return pd.DataFrame({
-        "rank": ranks,
-        "w_error": each.mean(axis=0),
-        "error": each.std(axis=0, ddof=1) / np.sqrt(len(each)) if len(each) > 1 else 0.0,
-        "null": null.w_error(ranks),
-        "contexts": matrix.shape[0],
-        "tokens": len(np.unique(matrix.indices)),
-        "one_hot": float((np.diff(matrix.indptr) == 1).mean()),
-        "energy": float((matrix.data**2).sum()),
-        "dimension": float(np.mean([one.dimension() for one in found])),
-        "null_dimension": null.dimension(),
-    })
+    return pd.DataFrame(
+        {
+            "rank": ranks,
+            "w_error": each.mean(axis=0),
+            "error": each.std(axis=0, ddof=1) / np.sqrt(len(each)) if len(each) > 1 else 0.0,
+            "null": null.w_error(ranks),
+            "contexts": matrix.shape[0],
+            "tokens": len(np.unique(matrix.indices)),
+            "one_hot": float((np.diff(matrix.indptr) == 1).mean()),
+            "energy": float((matrix.data**2).sum()),
+            "dimension": float(np.mean([one.dimension() for one in found])),
+            "null_dimension": null.dimension(),
+        }
+    )
