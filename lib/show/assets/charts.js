@@ -12,7 +12,12 @@ document.addEventListener("DOMContentLoaded", () => {
     still.before(live);
     // logLevel 1: errors; Vega-Lite's advice on layout is for whoever writes the chart.
     vegaEmbed(live, spec, { renderer: "svg", actions: false, logLevel: 1, tooltip: { theme: "custom" } })
-      .then(() => { still.remove(); box.dataset.live = "1"; })
+      .then(() => {
+        still.remove();
+        box.setAttribute("role", "figure"); // a picture must not hold the sliders that a live chart may have
+        if (box.scrollWidth > box.clientWidth) box.tabIndex = 0; // wide charts scroll, by keyboard too
+        box.dataset.live = "1";
+      })
       .catch((error) => { live.remove(); console.error("chart", error); });
   }
 });
