@@ -15,7 +15,7 @@ document.addEventListener("DOMContentLoaded", () => {
       .then(() => {
         still.remove();
         box.setAttribute("role", "figure"); // a picture must not hold the sliders that a live chart may have
-        if (box.scrollWidth > box.clientWidth) box.tabIndex = 0; // wide charts scroll, by keyboard too
+        box.tabIndex = 0; // a wide chart scrolls, by keyboard too
         box.dataset.live = "1";
       })
       .catch((error) => { live.remove(); console.error("chart", error); });
