@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-ROWS = 512  # rows widened at a time: 2 MB at d = 512, small enough to stay in cache
+ROWS = 2048  # rows widened at a time: 8 MB at d = 512
 GUARD = 1e-8  # smallest ratio of eigenvalues read off a Gram matrix, i.e. a condition number of 1e4
 FLOOR = 1e-14  # ratio of eigenvalues below which a Gram matrix holds rounding errors only
 
@@ -116,12 +116,18 @@ def gram(weight: Array, basis: np.ndarray | None = None) -> torch.Tensor:
     """
     weight = _matrix(weight)
     width = weight.shape[1] if basis is None else basis.shape[1]
-    device = weight.device if torch.is_tensor(weight) else "cpu"
-    basis = None if basis is None else torch.from_numpy(basis).to(device)
-    total = torch.zeros(width, width, dtype=torch.float64, device=device)
-    for block in _blocks(weight):
-        rows = block if basis is None else block @ basis
-        total.addmm_(rows.T, rows)
+    if torch.is_tensor(weight) and weight.device.type != "cpu":
+        basis = None if basis is None else torch.from_numpy(basis).to(weight.device)
+        total = torch.zeros(width, width, dtype=torch.float64, device=weight.device)
+        for block in _blocks(weight):
+            rows = block if basis is None else block @ basis
+            total.addmm_(rows.T, rows)
+    else:  # NumPy takes the symmetric product, half the work
+        total, room = np.zeros((width, width)), np.empty((ROWS, width))
+        for block in _blocks(weight):
+            rows = block.numpy() if basis is None else np.matmul(block.numpy(), basis, out=room[: len(block)])
+            total += rows.T @ rows
+        total = torch.from_numpy(total)
     if not torch.isfinite(total.diagonal()).all():
         raise ValueError("weight holds NaN or infinite entries: check the checkpoint that it comes from.")
     return total
@@ -135,12 +141,17 @@ def _matrix(weight: Array) -> np.ndarray | torch.Tensor:
 
 
 def _blocks(weight: np.ndarray | torch.Tensor) -> Iterator[torch.Tensor]:
+    """Blocks of rows in float64; the memory of one serves the next."""
+    device = weight.device if torch.is_tensor(weight) else "cpu"
+    room = torch.empty(min(ROWS, len(weight)), weight.shape[1], dtype=torch.float64, device=device)
     for start in range(0, len(weight), ROWS):
-        block = weight[start : start + ROWS]
-        if torch.is_tensor(block):
-            yield block.to(torch.float64)
+        rows = weight[start : start + ROWS]
+        block = room[: len(rows)]
+        if torch.is_tensor(rows):
+            block.copy_(rows)
         else:
-            yield torch.from_numpy(np.array(block, dtype=np.float64))
+            np.copyto(block.numpy(), rows)
+        yield block
 
 
 def _spectrum(sigma: Array) -> np.ndarray:

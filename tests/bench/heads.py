@@ -12,7 +12,7 @@ import time
 import torch
 
 from lib.train import heads
-from tests.bench import row
+from tests.bench import forget_peak, resident, row
 
 N, D, V = 2048, 576, 49152
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
@@ -66,17 +66,10 @@ def measure_extra(function, dtype):
     small = [part[:64].detach().clone() for part in arguments]
     warm(*(p.requires_grad_(p.is_floating_point()) for p in small[:2]), small[2] % 64)  # libraries load their buffers
     ctypes.CDLL("libc.so.6").malloc_trim(0)
-    with open("/proc/self/clear_refs", "w") as file:
-        file.write("5")  # the peak starts again from here
+    forget_peak()
     before = resident("VmRSS")
     warm(*arguments)
     print(resident("VmHWM") - before)
-
-
-def resident(field):
-    """Bytes of this process."""
-    with open("/proc/self/status") as file:
-        return next(int(line.split()[1]) * 1024 for line in file if line.startswith(field))
 
 
 def main():

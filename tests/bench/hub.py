@@ -2,14 +2,12 @@
 
 import io
 import multiprocessing
-import re
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 from statistics import median
 
-from tests.bench import row
+from tests.bench import forget_peak, resident, row
 from tests.hub_server import Hub, settle
 
 ROUNDS = 3
@@ -44,20 +42,15 @@ def repository() -> dict[str, dict[str, bytes]]:
     }
 
 
-def memory(field: str) -> int:
-    """Bytes of this process now (VmRSS) or at most since the last reset (VmHWM)."""
-    return 1024 * int(re.search(rf"{field}:\s+(\d+)", Path("/proc/self/status").read_text())[1])
-
-
 def head(address: str) -> tuple[float, int]:
     """Seconds, and bytes of memory beyond those before."""
     from lib.data import checkpoints
 
-    Path("/proc/self/clear_refs").write_text("5")
-    before, start = memory("VmRSS"), time.perf_counter()
+    forget_peak()
+    before, start = resident("VmRSS"), time.perf_counter()
     kept = checkpoints.head(address)
     assert kept.shape == (VOCABULARY, WIDTH)
-    return time.perf_counter() - start, memory("VmHWM") - before
+    return time.perf_counter() - start, resident("VmHWM") - before
 
 
 def whole(name: str, revision: str, file: str) -> float:

@@ -6,7 +6,6 @@ Ratios are of medians of runs that alternate in one process; memory is traced. t
 build its index and answer one context at a time.
 """
 
-import statistics
 import tempfile
 import time
 import tracemalloc
@@ -17,7 +16,7 @@ import numpy as np
 
 from lib.data import checkpoints, corpora
 from lib.measure import ngram_spectrum, ngrams
-from tests.bench import row
+from tests.bench import row, seconds
 
 TOKENS, ORDER, CONTEXTS = 5_000_000, 5, 100_000
 RANKS = [100, 250, 500, *range(1000, 16000, 1000), 20000, 30000]
@@ -35,17 +34,6 @@ def by_tuples(tokens):
     """The dictionary, at its fastest: tuples made by zip."""
     ids = tokens.tolist()
     return Counter(zip(*[ids[place:] for place in range(ORDER)], strict=False))
-
-
-def seconds(*functions, repeats=3):
-    """Median seconds of each function, taken in turns."""
-    times = [[] for _ in functions]
-    for _ in range(repeats):
-        for function, taken in zip(functions, times, strict=True):
-            start = time.perf_counter()
-            function()
-            taken.append(time.perf_counter() - start)
-    return [statistics.median(taken) for taken in times]
 
 
 def memory(function):

@@ -7,7 +7,6 @@ Ratios are of medians of runs that alternate in one process. Peak memory is that
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ import torch
 
 from lib.measure.anisotropy import anisotropy
 from lib.measure.spectra import singular_values
-from tests.bench import row
+from tests.bench import row, seconds
 
 HEAD = (50304, 512)
 STATES = (50000, 576)
@@ -24,13 +23,13 @@ PEAK = """
 import sys
 import numpy as np
 from lib.measure.spectra import singular_values
+from tests.bench import forget_peak, resident
 weight = np.load(sys.argv[1])
 singular_values(weight[:4096] + 0)  # loads the libraries and starts their threads
-peak = lambda: int(next(l for l in open("/proc/self/status") if l.startswith("VmHWM")).split()[1]) * 1024
-open("/proc/self/clear_refs", "w").write("5")  # forgets the peak so far
-before = peak()
+forget_peak()
+before = resident("VmRSS")
 singular_values(weight)
-print(peak() - before)
+print(resident("VmHWM") - before)
 """
 
 
@@ -40,17 +39,6 @@ def head(condition):
     left = np.linalg.qr(rng.standard_normal(HEAD))[0]
     right = np.linalg.qr(rng.standard_normal((HEAD[1], HEAD[1])))[0]
     return (left * np.geomspace(condition, 1, HEAD[1]) @ right).astype(np.float32)
-
-
-def seconds(*functions, repeats=5):
-    """Median seconds of each function, taken in turns."""
-    times = [[] for _ in functions]
-    for _ in range(repeats):
-        for function, taken in zip(functions, times, strict=True):
-            start = time.perf_counter()
-            function()
-            taken.append(time.perf_counter() - start)
-    return np.median(times, axis=1)
 
 
 def all_pairs(states, rows=4096):
@@ -74,7 +62,8 @@ def main(folder="_build/bench"):
     for condition, wanted in ((9e3, 4), (1e6, 0.5)):
         weight = head(condition)
         exact = torch.linalg.svdvals(torch.from_numpy(weight).double()).numpy()
-        ours, theirs = seconds(lambda w=weight: singular_values(w), lambda w=weight: np.linalg.svd(w, compute_uv=False))
+        ways = (lambda w=weight: singular_values(w), lambda w=weight: np.linalg.svd(w, compute_uv=False))
+        ours, theirs = seconds(*ways, repeats=5)
         error = np.abs(singular_values(weight) / exact - 1).max()
         share = extra_memory(weight, folder) / weight.nbytes
         name = f"singular_values, condition {condition:.0e}"
