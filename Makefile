@@ -7,6 +7,7 @@ P ?=
 VENV := .venv
 BIN := $(VENV)/bin
 RUN := $(BIN)/python -m
+READY := $(if $(filter paper,$(PROFILE)),inputs,suite)  # the paper's chapters read its own models
 NEEDS := 2.3 GB of disk and about 0.5 GB of packages (Linux without a CPU wheel of torch: several GB more)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -33,10 +34,10 @@ suite: inputs  ## train the nano suite (cached)
 	@echo "Suite ($(PROFILE))"
 	@$(RUN) lib.train.suite --profile $(PROFILE)
 
-book: suite  ## environment, inputs, suite, every chapter, the site
+book: $(READY)  ## environment, inputs, suite, every chapter, the site
 	@$(RUN) lib.run.book --profile $(PROFILE) $(if $(FRESH),--fresh)
 
-chapter: suite  ## one chapter: make chapter CH=04b_spectra P="-p seed 3"
+chapter: $(READY)  ## one chapter: make chapter CH=04b_spectra P="-p seed 3"
 	@$(RUN) lib.run.chapter $(CH) --profile $(PROFILE) $(if $(FRESH),--fresh) $(P)
 
 notebooks: $(VENV)/.ready  ## unexecuted notebooks for any papermill or Jupyter, in _build/plain

@@ -3,19 +3,23 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from unittest import mock
 
 import pytest
 
+from lib.run import chapter
+
 ROOT = Path(__file__).parents[1]
 
 
-def run(*arguments):
+def run(*arguments, **environment):
     """Run a module of this project; its output, or the failing output as the test's message."""
-    done = subprocess.run([sys.executable, "-m", *arguments], cwd=ROOT, capture_output=True, text=True)
+    command = [sys.executable, "-m", *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True)
     if done.returncode:
-        pytest.fail(f"python -m {' '.join(arguments)}\n{done.stdout[-2000:]}{done.stderr[-6000:]}", pytrace=False)
+        pytest.fail(f"{' '.join(command[1:])}\n{done.stdout[-2000:]}{done.stderr[-6000:]}", pytrace=False)
     return done.stdout
 
 
@@ -33,5 +37,12 @@ def book():
     """Folder of the smoke book: notebooks/, source/, html/."""
     run("lib.data.sources", "fetch", "default")
     run("lib.train.suite", "--profile", "smoke")
-    run("lib.run.book", "--profile", "smoke", "--out", "_build/test")
-    return ROOT / "_build" / "test"
+    out = ROOT / "_build" / "test"
+
+    def execute(source):
+        run("lib.run.chapter", source, "--profile", "smoke", "--out", out, OMP_NUM_THREADS="1")
+
+    with ThreadPoolExecutor(2) as two:
+        list(two.map(execute, chapter.chapters()))
+    run("lib.run.book", "--profile", "smoke", "--out", out)
+    return out

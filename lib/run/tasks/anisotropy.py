@@ -74,8 +74,8 @@ def checkpoint(
 ) -> dict[str, float]:
     """Loss in nats per token and last-layer anisotropy of one checkpoint on the validation part of a corpus.
 
-    Keys: width, loss, low and high (95 % interval of the anisotropy over documents), anisotropy (after the final norm),
-    anisotropy_before, tokens.
+    Keys: width, parameters (embeddings included), loss, low and high (95 % interval of the anisotropy over documents),
+    anisotropy (after the final norm), anisotropy_before, tokens.
     """
     model, tokenizer = checkpoints.load(address, device)
     documents = sample(corpus, tokenizer, tokens, min(longest, _room(model)), seed, "validation")
@@ -89,6 +89,7 @@ def checkpoint(
     (before, after), (_, low), (_, high) = interval(np.stack(totals), counts)
     return {
         "width": len(totals[0][0]),
+        "parameters": model.num_parameters(),
         "loss": losses / int((counts - 1).sum()),
         "anisotropy": float(after),
         "low": float(low),

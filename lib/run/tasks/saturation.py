@@ -11,6 +11,7 @@ from lib.data.sources import fetch
 from lib.measure import scaling
 from lib.measure.saturation import saturation
 from lib.run import harness
+from lib.run.tasks import training
 
 WIDE = 1024  # hidden dimensions from which the paper fits its law
 CHANCE = {"PIQA": 1 / 2, "SIQA": 1 / 3}
@@ -25,6 +26,13 @@ def detect(curves: pd.DataFrame, by: list[str], min_rise: float = 0.005) -> pd.D
         low, high = found.interval
         rows.append(dict(zip(by, name, strict=True)) | dataclasses.asdict(found) | {"low": low, "high": high})
     return pd.DataFrame(rows).drop(columns="interval")
+
+
+def measured(frame: pd.DataFrame) -> pd.DataFrame:
+    """Losses of checkpoints by address (`anisotropy.checkpoint`) in the form of `suite.losses`, with Pythia's batch."""
+    run = frame.address.str.partition("@")[0]
+    labelled = training.label(frame).assign(run=run.map(lambda name: name.rpartition("/")[2]), address=run, arm="base")
+    return labelled.assign(tokens=labelled.step * paper.constant("tokens_per_step"), split="validation")
 
 
 def law_of_figure(draws: int, error: float = 0.003, seed: int = 0) -> pd.DataFrame:
@@ -99,14 +107,17 @@ def _points(curve):
 
 
 def kept(curve: pd.DataFrame, share: float) -> pd.DataFrame:
-    """Checkpoints of a run to score, at a share of it, best and final: columns checkpoint, address, step, loss."""
-    run = curve.run.iloc[0]
-    steps = [int(name.removeprefix("step")) for name in checkpoints.revisions(f"suite:{run}")]
+    """Checkpoints of a run to score, at a share of it, best and final: columns checkpoint, address, step, loss.
+
+    curve: columns address (of the run, without a step), step, loss.
+    """
+    address = curve.address.iloc[0]
+    steps = [int(name.removeprefix("step")) for name in checkpoints.revisions(address) if name.startswith("step")]
     losses = curve[curve.step.isin(steps)].set_index("step").loss
     early = min(losses.index, key=lambda step: abs(step - share * losses.index.max()))
     chosen = {f"{share:.0%}": early, "best": losses.idxmin(), "final": losses.index.max()}
     return pd.DataFrame(
-        [(name, f"suite:{run}@step{step}", step, losses[step]) for name, step in chosen.items()],
+        [(name, f"{address}@step{step}", step, losses[step]) for name, step in chosen.items()],
         columns=["checkpoint", "address", "step", "loss"],
     )
 
