@@ -33,7 +33,10 @@ SMALL = {  # what makes a chapter quick; everything else is the profile's
         "tokenizers": ["bpe:512"], "contexts": 5000, "sweep_contexts": [1000, 5000], "min_counts": [2], "sizes": 6,
         "known_ranks": [30], "draws": [1, 4], "known_vocabulary": 1024, "kneser_ney": False,
     },
-    "05c_theory": {"ranks": [1, 4, 7, 10], "starts": 1, "skews": [1.0], "temperatures": [0.5, 1.0], "contexts": 512, "real_ranks": [2, 4, 8, 12]},
+    "05c_theory": {
+        "ranks": [1, 4, 7, 10], "starts": 1, "skews": [1.0], "temperatures": [0.5, 1.0], "contexts": 512,
+        "real_ranks": [2, 4, 8, 12],
+    },
 }  # fmt: skip
 
 

@@ -159,10 +159,9 @@ def losses(
         z.zero_()
         for column, (low, high) in enumerate(pairwise([0, *ranks])):
             z.addmm_(features[:, low:high], head.out[:, low:high].T)
-            peak, mine = z.amax(1, keepdim=True), z.gather(1, target)
-            total = torch.sub(z, peak, out=spare).exp_().sum(1, keepdim=True)
-            loss[here, column] = (peak + total.log() - mine).squeeze(1)
-            right[here, column] = (mine == peak).squeeze(1)
+            mine = torch.log_softmax(z, 1, out=spare).gather(1, target)
+            loss[here, column] = -mine.squeeze(1)
+            right[here, column] = (mine == spare.amax(1, keepdim=True)).squeeze(1)
     return loss, right
 
 

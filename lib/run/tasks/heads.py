@@ -5,7 +5,7 @@ Every function takes an address and a corpus; states are computed once for all o
 
 import hashlib
 import math
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import pandas as pd
 import torch
@@ -41,6 +41,7 @@ class Material:
             states = last_states(body, stream, cache() / "states" / key, context)
             parts.append((states, windows(stream, context)[1].flatten()))
         self.train, self.validation = parts
+        self.cuts = {}
 
     @cached_property
     def base(self) -> torch.Tensor:
@@ -48,11 +49,13 @@ class Material:
         return heads.losses(self.head, *self.validation)[0][:, 0]
 
     def cut(self, arm: str) -> heads.Head:
-        """The head in an untrained arm, all ranks."""
-        states = self.train[0]
-        every = max(1, len(states) // SAMPLE)
-        frequency = mean_probability(self.head.out, states[::every]) if arm == "weighted" else None
-        return truncated(self.head.out, arm, states.to(self.head.out.device), frequency)
+        """The head in an untrained arm, all ranks; computed once."""
+        if arm not in self.cuts:
+            weight, states = self.head.out, self.train[0]
+            every = max(1, len(states) // SAMPLE)
+            frequency = mean_probability(weight, states[::every]) if arm == "weighted" else None
+            self.cuts[arm] = truncated(weight, arm, states.to(weight.device), frequency)
+        return self.cuts[arm]
 
     def measure(self, head: heads.Head, ranks: list[int] | None = None) -> pd.DataFrame:
         """Loss, accuracy (per cent) and cost over the untouched head for each rank; intervals are over windows."""
@@ -83,7 +86,7 @@ def untrained(
     raw, centred and whitened are the W-errors of the real head as it is, without its mean row, and as its logits on
     the states see it. The row "untouched" is the real head.
     """
-    material = Material(address, corpus, tokens, validation, context, device)
+    material = _material(address, corpus, tokens, validation, context, device)
     cuts = {arm: material.cut(arm) for arm in ARMS}
     frames = [material.measure(material.head).assign(arm="untouched")]
     frames += [material.measure(head, sorted(ranks)).assign(arm=arm) for arm, head in cuts.items()]
@@ -129,7 +132,7 @@ def rates(
     device: str = "cpu",
 ) -> pd.DataFrame:
     """The stopping loss of each (rank, learning rate) after a short run, all in one pass: arm, rank, rate, loss."""
-    material = Material(address, corpus, tokens, validation, context, device)
+    material = _material(address, corpus, tokens, validation, context, device)
     grid = [(rank, rate) for rank in ranks for rate in rates]
     starts = _starts(material, arm, ranks, start, seed)
     runs = _train(material, [(starts[rank], rate) for rank, rate in grid], train, epochs, batch, seed)
@@ -165,7 +168,7 @@ def trained(
     ``tokens`` whose states are kept, the last of which decide when to stop; losses are those of ``validation`` tokens
     that no part of this saw.
     """
-    material = Material(address, corpus, tokens, validation, context, device)
+    material = _material(address, corpus, tokens, validation, context, device)
     starts = _starts(material, arm, ranks, start, seed)
     runs = _train(
         material, [(starts[rank], rate) for rank, rate in zip(ranks, rates, strict=True)], train, epochs, batch, seed
@@ -196,7 +199,7 @@ def gap(
     Each part has ``train`` tokens of its own and its own share of the validation tokens; ``rates`` are the learning
     rates of the low rank and of the refit.
     """
-    material = Material(address, corpus, tokens, validation, context, device)
+    material = _material(address, corpus, tokens, validation, context, device)
     whole = material.cut(start)
     starts = list(zip((whole.cut(rank), whole), rates, strict=True))
     share, rows = len(material.validation[0]) // parts, []
@@ -237,7 +240,7 @@ def smallest_rank(
     """
     if not within or min(within) <= 0:
         raise ValueError(f"within is {within}: pass a list of positive numbers of nats, such as [0.05].")
-    material = Material(address, corpus, tokens, validation, context, device)
+    material = _material(address, corpus, tokens, validation, context, device)
     vocabulary, width = material.head.out.shape
     ranks = sorted({round(width * step / steps) for step in range(1, steps + 1)} - {0})
     frame, rows = material.measure(material.cut(arm), ranks), []
@@ -255,6 +258,10 @@ def chosen(searched: pd.DataFrame, ranks: list[int]) -> list[float]:
     """For each rank the learning rate of the least loss at the nearest rank, in log r, of a result of `rates`."""
     best = searched.loc[searched.groupby("rank")["loss"].idxmin()].set_index("rank")["rate"]
     return [float(best[min(best.index, key=lambda known: abs(math.log(known / rank)))]) for rank in ranks]
+
+
+# One after another, the arms of a chapter ask for the same.
+_material = lru_cache(maxsize=1)(Material)
 
 
 def _starts(material, arm, ranks, start, seed):
