@@ -7,6 +7,7 @@ import hashlib
 import math
 from functools import cached_property, lru_cache
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -48,14 +49,21 @@ class Material:
         """Loss of the untouched head at each validation token, (N,)."""
         return heads.losses(self.head, *self.validation)[0][:, 0]
 
-    def cut(self, arm: str) -> heads.Head:
-        """The head in an untrained arm, all ranks; computed once."""
-        if arm not in self.cuts:
+    def cut(self, arm: str, calibration: int | None = None) -> heads.Head:
+        """The head in an untrained arm, all ranks, as so many states decide (None: all); computed once.
+
+        Fewer states are those of windows drawn at random over the text, the same ones every time.
+        """
+        if (arm, calibration) not in self.cuts:
             weight, states = self.head.out, self.train[0]
+            if calibration is not None:
+                drawn = np.random.default_rng(0).permutation(len(states) // self.context)
+                kept = torch.from_numpy(np.sort(drawn[: max(1, calibration // self.context)]))
+                states = states.view(-1, self.context, states.shape[1])[kept].flatten(0, 1)
             every = max(1, len(states) // SAMPLE)
             frequency = mean_probability(weight, states[::every]) if arm == "weighted" else None
-            self.cuts[arm] = truncated(weight, arm, states.to(weight.device), frequency)
-        return self.cuts[arm]
+            self.cuts[arm, calibration] = truncated(weight, arm, states.to(weight.device), frequency)
+        return self.cuts[arm, calibration]
 
     def measure(self, head: heads.Head, ranks: list[int] | None = None) -> pd.DataFrame:
         """Loss, accuracy (per cent) and cost over the untouched head for each rank; intervals are over windows."""
@@ -228,6 +236,7 @@ def smallest_rank(
     validation: int = 8192,
     steps: int = 24,
     arm: str = "weighted",
+    calibration: int | None = None,
     context: int = 512,
     device: str = "cpu",
 ) -> pd.DataFrame:
@@ -235,7 +244,8 @@ def smallest_rank(
 
     Ranks are tried in ``steps`` equal steps up to the width, all in one pass. Columns: address, width, vocabulary,
     within, rank, loss, cost, low, high, saved (parameters of the head), share (of them). Where no rank that saves
-    parameters will do, rank is the width and saved is 0. A tied head saves nothing unless the embedding is factored
+    parameters will do, rank is the width and saved is 0. ``calibration`` is the number of the kept states that decide
+    what to cut, drawn over the whole text (None: all). A tied head saves nothing unless the embedding is factored
     too. Raises ValueError where ``within`` is not positive.
     """
     if not within or min(within) <= 0:
@@ -243,7 +253,7 @@ def smallest_rank(
     material = _material(address, corpus, tokens, validation, context, device)
     vocabulary, width = material.head.out.shape
     ranks = sorted({round(width * step / steps) for step in range(1, steps + 1)} - {0})
-    frame, rows = material.measure(material.cut(arm), ranks), []
+    frame, rows = material.measure(material.cut(arm, calibration), ranks), []
     frame["saved"] = vocabulary * width - frame["rank"] * (vocabulary + width)
     for nats in sorted(within):
         enough = frame[(frame["cost"] <= nats) & (frame["saved"] > 0)]
