@@ -9,8 +9,6 @@ import numpy as np
 import torch
 from filelock import FileLock
 
-WINDOWS = 4  # read by the body at a time
-
 
 def windows(tokens: np.ndarray, context: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Disjoint windows of a token stream, and the token that follows each position: both (n, context), int64.
@@ -48,13 +46,13 @@ def last_states(model: torch.nn.Module, tokens: np.ndarray, folder: Path, contex
 
 @torch.inference_mode()
 def _append(model: torch.nn.Module, inputs: torch.Tensor, part: Path, width: int) -> None:
-    """Add the windows that ``part`` lacks. Its length says how far it got; a batch cut short is dropped."""
-    size = WINDOWS * inputs.shape[1] * width * 2
+    """Add the windows that ``part`` lacks. Its length says how far it got; a window cut short is dropped."""
+    size = inputs.shape[1] * width * 2
     done = part.stat().st_size // size if part.exists() else 0
     with open(part, "ab") as file:
         file.truncate(done * size)
-        for batch in inputs.split(WINDOWS)[done:]:
-            states = model.base_model(batch.to(model.device), use_cache=False).last_hidden_state
+        for window in inputs[done:]:  # one at a time: on a CPU more are slower
+            states = model.base_model(window[None].to(model.device), use_cache=False).last_hidden_state
             file.write(states.to(torch.bfloat16).cpu().contiguous().view(torch.int16).numpy().tobytes())
             file.flush()
             os.fsync(file.fileno())

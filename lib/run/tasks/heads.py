@@ -19,7 +19,7 @@ from lib.train.starts import ARMS, gaussian, mean_probability, truncated
 from lib.train.states import last_states, windows
 
 Z = 1.96  # of a 95 % interval over windows
-STOP = 2048  # states, at most, that decide when training stops
+STOP = 0.01  # share of the kept states, the last ones, that decide when training stops
 SAMPLE = 8192  # states that the mean probability of each token is taken over
 
 
@@ -289,7 +289,7 @@ def _starts(material, arm, ranks, start, seed):
 def _train(material, starts, train, epochs, batch, seed, offset=0):
     """Runs on ``train`` tokens from ``offset`` on; the tokens at the end of what is kept decide when to stop."""
     states, labels = material.train
-    stop = max(material.context, min(STOP, len(states) // 8) // material.context * material.context)
+    stop = max(1, round(STOP * len(states) / material.context)) * material.context
     if offset + train > len(states) - stop:
         raise ValueError(
             f"{offset + train} training and {stop} stopping tokens are wanted, and {len(states)} states are kept: "
