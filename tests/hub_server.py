@@ -110,7 +110,8 @@ def blob(body: bytes) -> dict:
     """A file as listings describe it."""
     described = {"size": len(body), "oid": digest(body)[:40]}
     if len(body) >= LARGE:
-        described["lfs"] = {"oid": digest(body), "size": len(body), "pointerSize": 134}
+        # The same hash goes by two names: in the tree of a repository, and in what is told about one.
+        described["lfs"] = {"oid": digest(body), "sha256": digest(body), "size": len(body), "pointerSize": 134}
     return described
 
 

@@ -21,14 +21,18 @@ BATCH = 256  # documents tokenised at once
 def documents(name: str, split: str | None = None) -> Dataset:
     """Clean documents of a corpus, columns `id` and `text`, in a fixed order; split: train, validation or None = all.
 
-    A document's split depends on the hash of its text alone. Raises ValueError for an unknown name or split.
+    A document's split depends on the hash of its text alone. Raises ValueError for an unknown name or split,
+    or where there are no documents.
     """
     _check(split)
     folder = cache() / "corpora" / f"{_safe(name)}-{fingerprint(name)}"
     corpus = load_from_disk(once(folder, lambda path: _write(path, name)))
     if split is None:
         return corpus
-    return corpus.select(np.flatnonzero([split_of(text) == split for text in corpus["text"]]))
+    chosen = np.flatnonzero([split_of(text) == split for text in corpus["text"]])
+    if not len(chosen):
+        raise ValueError(f"none of the {len(corpus)} documents of {name} is in its {split} part: use a larger corpus")
+    return corpus.select(chosen)
 
 
 def tokens(name: str, tokenizer: PreTrainedTokenizerFast, split: str | None = "train") -> np.ndarray:
@@ -67,7 +71,10 @@ def _write(path: Path, name: str) -> None:
     else:
         archive, read = texts.READERS[name]
         found = read(fetch(archive))
-    names, cleaned = zip(*texts.unique(found), strict=True)
+    kept = list(texts.unique(found))
+    if not kept:
+        raise ValueError(f"{name} holds no text: expected at least one document; look at its source")
+    names, cleaned = zip(*kept, strict=True)
     Dataset.from_dict({"id": names, "text": cleaned}).save_to_disk(path)
 
 

@@ -50,7 +50,10 @@ def nulls(address: str, seed: int, rows: int | None = None) -> pd.DataFrame:
 
 
 def geometry(address: str, rows: int | None = None) -> dict[str, float]:
-    """How the rows of a head lie: the mean row against the top direction, the rows against each other."""
+    """How the rows of a head lie: the mean row against the top direction, the rows against each other.
+
+    Rows of zeros, such as some models keep for padding, have no direction and are left out of the cosines.
+    """
     weight = checkpoints.head(address, rows)
     _, sigma, right = spectra.principal(weight, 2)
     mean = weight.double().mean(0).numpy()
@@ -62,7 +65,7 @@ def geometry(address: str, rows: int | None = None) -> dict[str, float]:
         "second": float(sigma[1]),
         "top_cosine_mean_row": abs(float(right[:, 0] @ mean / np.linalg.norm(mean))),
         "mean_row_share": float(len(weight) * mean @ mean / total),
-        "row_cosine": anisotropy(weight),
+        "row_cosine": anisotropy(weight[weight.any(dim=1)]),
         "row_cosine_centred": anisotropy(spectra.centre(weight)),
     }
 
