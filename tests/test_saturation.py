@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from lib.measure.saturation import saturation
+from lib.run.tasks.saturation import error_rates
 
 
 def falling(n):
@@ -124,3 +125,12 @@ def test_known_noise_serves_where_points_are_few():
 def test_bad_curves_are_refused_in_one_sentence(steps, losses, message):
     with pytest.raises(ValueError, match=message):
         saturation(steps, losses)
+
+
+def test_errors_are_rarer_for_a_larger_rise_and_oftener_for_a_drift():
+    small, large, drifting = (
+        error_rates(28, 0.004, correlation, rise, curves=150)
+        for correlation, rise in ((0.0, 0.006), (0.0, 0.04), (0.7, 0.04))
+    )
+    assert small["missed"] > 0.5 and large["missed"] == 0
+    assert small["false_alarms"] == large["false_alarms"] <= 0.02 < drifting["false_alarms"]

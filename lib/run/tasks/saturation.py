@@ -5,6 +5,7 @@ import itertools
 
 import numpy as np
 import pandas as pd
+from scipy.signal import lfilter
 
 from lib.data import checkpoints, corpora, paper
 from lib.data.sources import fetch
@@ -26,6 +27,23 @@ def detect(curves: pd.DataFrame, by: list[str], min_rise: float = 0.005) -> pd.D
         low, high = found.interval
         rows.append(dict(zip(by, name, strict=True)) | dataclasses.asdict(found) | {"low": low, "high": high})
     return pd.DataFrame(rows).drop(columns="interval")
+
+
+def error_rates(
+    points: int, noise: float, correlation: float, rise: float, curves: int, seed: int = 0
+) -> dict[str, float]:
+    """How often the detector errs on synthetic curves of so many points, with autoregressive relative noise.
+
+    Keys: false_alarms (share of flat curves called saturated) and missed (share of those not called so that rise by
+    ``rise`` over their second half).
+    """
+    rng, steps = np.random.default_rng(seed), np.arange(1, points + 1)
+    drawn = rng.standard_normal((curves, points + 50))  # the first are left out: they forget where the noise began
+    drift = lfilter([np.sqrt(1 - correlation**2)], [1, -correlation], drawn)[:, 50:]
+    flat = np.exp(noise * drift)
+    rising = flat * (1 + rise * np.clip(2 * steps / points - 1, 0, None))
+    alarms, found = ([saturation(steps, curve).saturated for curve in group] for group in (flat, rising))
+    return {"false_alarms": float(np.mean(alarms)), "missed": float(1 - np.mean(found))}
 
 
 def measured(frame: pd.DataFrame) -> pd.DataFrame:
