@@ -21,7 +21,7 @@ from tests.hub_server import Hub
 
 STEPS = (0, 1000, 40000, 70000, 100000, 143000)
 SMALL = {  # what makes a chapter quick; everything else is the profile's
-    "03_saturation": {"steps": [0, 1000, 40000, 100000], "tokens": 2000, "draws": 50, "items": 6, "curves": 10},
+    "03_saturation": {"steps": [0, 1000, 40000, 100000], "tokens": 2000, "draws": 50, "items": 6, "synthetic": 10},
     "04a_anisotropy": {
         "steps": [0, 40000, 70000, 100000], "tokens": 2000, "held_out_tokens": 2000, "sizes": [3, 6], "removed": [0, 2],
     },
