@@ -34,7 +34,7 @@ suite: inputs  ## train the nano suite (cached)
 	@echo "Suite ($(PROFILE))"
 	@$(RUN) lib.train.suite --profile $(PROFILE)
 
-book: $(READY)  ## environment, inputs, suite, every chapter, the site
+book: inputs  ## environment, inputs, suite, every chapter, the site
 	@$(RUN) lib.run.book --profile $(PROFILE) $(if $(FRESH),--fresh)
 
 chapter: $(READY)  ## one chapter: make chapter CH=04b_spectra P="-p seed 3"

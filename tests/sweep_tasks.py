@@ -38,6 +38,35 @@ def deadly(n: int, folder: str) -> dict:
     return {"square": n * n}
 
 
+class Mute(Exception):
+    """Can't be told."""
+
+    def __str__(self):
+        raise RuntimeError("no words")
+
+
+class Sticky(Exception):
+    """Can't be sent."""
+
+    def __init__(self):
+        super().__init__("of glue", lambda: None)
+
+
+def unwell(how: str) -> dict:
+    """Fails in one of several ways, or is fine."""
+    errors = {
+        "empty": ValueError(),
+        "blank": ValueError("\n"),
+        "lines": ValueError("one\n\n  two\n"),
+        "mute": Mute(),
+        "sticky": Sticky(),
+        "exit": SystemExit("enough"),
+    }
+    if how in errors:
+        raise errors[how]
+    return {"how": how}
+
+
 def alone(n: int, folder: str, device: str = "cuda") -> dict:
     """Fails when another task of the same process is inside."""
     guard = Path(folder, f"inside-{os.getpid()}")

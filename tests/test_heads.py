@@ -257,19 +257,32 @@ def test_kept_states_give_the_loss_of_the_model(body, tmp_path):
         logits = body(inputs).logits
     expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten()).item()
     loss, _ = heads.losses(heads.Head(body.get_output_embeddings().weight.detach()), states, labels.flatten())
-    assert loss.mean().item() == pytest.approx(expected, abs=2e-3)
+    assert loss.mean().item() == pytest.approx(expected, abs=1e-5)
+    half = last_states(body, text(), tmp_path / "half", CONTEXT, torch.bfloat16)
+    assert half.dtype == torch.bfloat16
+    assert distance(half.float(), states) < 0.005  # its own rounding and no more
 
 
 def test_kept_states_are_read_and_a_damaged_file_is_made_again(body, tmp_path):
     last_states(body, text(), tmp_path, CONTEXT)
-    path = tmp_path / "states.bf16"
+    path = tmp_path / "states"
     right, made = path.read_bytes(), path.stat().st_ino
     last_states(body, text(), tmp_path, CONTEXT)
     assert path.stat().st_ino == made
     path.write_bytes(b"\x01" + right[1:])
     last_states(body, text(), tmp_path, CONTEXT)
     assert path.read_bytes() == right
-    assert json.loads((tmp_path / "states.json").read_text())["shape"] == [400, 16]
+    assert json.loads((tmp_path / "states.json").read_text())["bytes"] == 400 * 16 * 4
+
+
+def test_a_longer_text_adds_to_what_is_kept_and_a_shorter_one_reads_from_it(body, tmp_path):
+    whole = last_states(body, text(), tmp_path / "whole", CONTEXT)
+    seen = []
+    body.base_model.register_forward_pre_hook(lambda *_: seen.append(1))
+    for tokens, passes in ((161, 20), (401, 50), (81, 50)):
+        part = last_states(body, text()[:tokens], tmp_path / "grown", CONTEXT)
+        assert torch.equal(part, whole[: tokens - 1])
+        assert len(seen) == passes
 
 
 CHILD = """
@@ -296,12 +309,12 @@ def test_killed_and_resumed_states_are_the_same_file(body, tmp_path):
     assert child.returncode == -signal.SIGKILL
     part = cut / "states.part"
     done = part.stat().st_size
-    assert 0 < done < (whole / "states.bf16").stat().st_size
+    assert 0 < done < (whole / "states").stat().st_size
     part.write_bytes(part.read_bytes() + b"half a window")
     seen = []
     body.base_model.register_forward_pre_hook(lambda *_: seen.append(1))
     last_states(body, text(), cut, CONTEXT)
-    assert (cut / "states.bf16").read_bytes() == (whole / "states.bf16").read_bytes()
+    assert (cut / "states").read_bytes() == (whole / "states").read_bytes()
     assert len(seen) == 45  # of 50 windows
     assert not part.exists()
 

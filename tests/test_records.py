@@ -180,10 +180,51 @@ def test_inputs_count(tasks, monkeypatch):
     assert calls.named("recorded_tasks:frame", parameters, fingerprints).key != first.key
 
 
-@pytest.mark.parametrize("value", [object(), float("nan"), {1: 2}, np.ones(2), Path("x"), {1, 2}, [(1, object())]])
+NOT_JSON = [
+    object(), float("nan"), {1: 2}, Path("x"), {1, 2}, [(1, object())], b"x", 1j, float("-inf"), np.float32("nan"),
+    np.array([1.0, np.inf]), np.complex64(1), np.datetime64("2024-01-01"), np.datetime64(1, "ns"), np.longdouble("0.1"),
+    np.ones(2, np.longdouble), np.bytes_(b"x"), np.array([b"x"]), np.zeros(2, [("a", int)]), np.array([object()]),
+    pd.Series([1]), pd.Timestamp("2024-01-01"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", NOT_JSON, ids=lambda value: type(value).__name__)
 def test_parameters_that_are_not_json_get_one_sentence(tasks, value):
-    with pytest.raises(ValueError, match="parameter n holds .* which JSON does not: pass"):
+    with pytest.raises(ValueError, match=r"^parameter n holds .* \(\w+\), which JSON does not: pass"):
         records.recall(tasks.frame, folder="x", n=value)
+
+
+@pytest.mark.parametrize(
+    ("value", "same"),
+    [
+        (np.int64(3), 3),
+        (np.uint64(2**64 - 1), 2**64 - 1),
+        (np.bool_(True), True),
+        (np.float64(0.1), 0.1),
+        (np.float32(0.1), 0.10000000149011612),
+        (np.float16(0.1), 0.0999755859375),
+        (np.str_("a"), "a"),
+        (np.array(3), 3),
+        (np.arange(3), [0, 1, 2]),
+        (np.array([[0.5, 1.0]]), [[0.5, 1.0]]),
+        (np.array([], int), []),
+        (np.array(["a", None], object), ["a", None]),
+        (np.array(["a"]), ["a"]),
+        ((1, (2, np.int8(3))), [1, [2, 3]]),
+        (range(2), [0, 1]),
+        ({"a": np.arange(2)}, {"a": [0, 1]}),
+    ],
+    ids=repr,
+)
+def test_a_call_by_numpy_or_by_plain_values_is_one(tasks, value, same):
+    one, other = (call(tasks.frame, {"folder": "x", "n": n}) for n in (value, same))
+    assert one.key == other.key and repr(one.parameters["n"]) == repr(same)
+
+
+@pytest.mark.parametrize("value", [3, ["wiki-en", None], {"a": 1}])
+def test_names_of_models_and_corpora_are_text(value):
+    with pytest.raises(ValueError, match="parameter corpora holds .*: expected names, as text"):
+        calls.named("recorded_tasks:frame", {"corpora": value}, {("corpora", "wiki-en"): "1"})
 
 
 def test_wrong_calls_get_one_sentence(tasks):

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -13,6 +14,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -122,8 +124,27 @@ def in_background(*arguments, **keywords):
     return table
 
 
-def test_product_varies_the_last_fastest():
-    assert sweep.product(a=[1, 2], b="xy") == [{"a": a, "b": b} for a in (1, 2) for b in "xy"]
+def test_product_varies_the_last_fastest_and_takes_whatever_is_a_list():
+    plain = [{"a": a, "b": b} for a in (1, 2) for b in "xy"]
+    for numbers, letters in ([1, 2], ["x", "y"]), (range(1, 3), ("x", "y")), (np.arange(1, 3), np.array(["x", "y"])):
+        got = sweep.product(a=numbers, b=letters)
+        assert got == plain and {type(point["a"]) for point in got} == {int}
+    assert sweep.product(a=[1], b=[]) == []
+
+
+@pytest.mark.parametrize("values", ["xy", 3, None, np.int64(3), np.array(3), {"x": 1}])
+def test_product_of_one_value_or_text_is_refused(values):
+    with pytest.raises(ValueError, match="the grid has .* for b: expected a list of values"):
+        sweep.product(a=[1, 2], b=values)
+    with pytest.raises(ValueError, match=r"parameter b holds \{1\} \(set\), which JSON does not"):
+        sweep.product(b={1})
+
+
+def test_numpy_points_are_the_plain_ones(client):
+    table = sweep.run(tasks.square, [{"n": n} for n in np.arange(6)], folder=client)
+    pd.testing.assert_frame_equal(table, sweep.run(tasks.square, (point for point in SIX), folder=client))
+    assert_each_once(table)
+    assert made(client) == Counter(range(6))
 
 
 def test_in_this_process_and_again_from_records(client):
@@ -146,7 +167,55 @@ def test_wrong_sweeps_get_one_sentence(client):
         sweep.run(tasks.square, [], folder=client)
     with pytest.raises(ValueError, match="can't be called so: missing a required argument: 'n'; it takes"):
         sweep.run(tasks.square, [{"n": 1}, {"m": 2}], folder=client)
+    for grid in ([1, 2], {"n": [1]}, ["n"], "n", pd.DataFrame(SIX)):
+        with pytest.raises(ValueError, match=r"the grid holds .*: expected points, each a dictionary"):
+            sweep.run(tasks.square, grid, folder=client)
+    with pytest.raises(ValueError, match="folder is in the grid and fixed as well"):
+        sweep.run(tasks.square, [{"n": 1, "folder": "x"}], folder=client)
     assert not made(client)
+
+
+def test_a_point_that_leaves_a_parameter_out_has_its_default():
+    table = sweep.run(tasks.nap, [{"n": 1}, {"n": 2, "seconds": 0.001}])
+    assert table["seconds"].tolist() == [0.01, 0.001] and table["n"].tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("place", [{}, {"workers": 1}])
+def test_whatever_a_task_raises_is_one_line(place):
+    ways = ["empty", "blank", "lines", "mute", "sticky", "exit"]
+    with pytest.raises(sweep.SweepError) as caught:
+        sweep.run(tasks.unwell, sweep.product(how=[*ways, "fine"]), **place)
+    head, *lines = str(caught.value).splitlines()
+    assert head.startswith("6 of 7 tasks failed")
+    told = dict(re.fullmatch(r".*unwell\(how=(\w+)\): (.*) \(sweep_tasks.py:\d+\)", line).groups() for line in lines)
+    assert told.pop("sticky").startswith("Sticky: ('of glue', <function")
+    assert told == {
+        "empty": "ValueError: no message",
+        "blank": "ValueError: no message",
+        "lines": "ValueError: one two",
+        "mute": "Mute: no message",
+        "exit": "SystemExit: enough",
+    }
+    assert calls.reason(KeyError("never raised")) == "KeyError: 'never raised'"
+
+
+def test_a_script_that_lacks_its_guard_is_told_once(client, tmp_path):
+    body = f"print(len(sweep.run(tasks.square, [{{'n': 1}}, {{'n': 2}}], folder={client!r}, workers=2)), 'rows')\n"
+    head = "from lib.run import sweep\nfrom tests import sweep_tasks as tasks\n"
+
+    def ended(text):
+        script = tmp_path / "script.py"
+        script.write_text(head + text)
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        return subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, timeout=120)
+
+    without, guarded = ended(body), ended(f"if __name__ == '__main__':\n    {body}")
+    assert (without.returncode, without.stdout) == (1, "")
+    assert len(without.stderr.splitlines()) < 30 and without.stderr.count("Traceback") == 1
+    told = without.stderr.splitlines()[-1]
+    assert told.startswith("ValueError: the workers did not start (") and told.endswith('`if __name__ == "__main__":`')
+    assert (guarded.returncode, guarded.stdout) == (0, "2 rows\n")
+    assert made(client) == Counter([1, 2])
 
 
 @pytest.mark.parametrize("where", ["here", "workers"])
@@ -237,6 +306,42 @@ def test_no_scheduler_is_one_sentence(client, monkeypatch):
         sweep.run(tasks.square, SIX, folder=client, scheduler=f"tcp://127.0.0.1:{free_port()}")
 
 
+@pytest.mark.parametrize(
+    ("environment", "sentence"),
+    [
+        ({"WORKERS": "abc"}, r"number of workers \(in the environment, WORKERS\) is 'abc': expected 0, 1, 2"),
+        ({"WORKERS": "-1"}, "number of workers .* is '-1'"),
+        ({"WORKERS": "1.5"}, "number of workers .* is '1.5'"),
+        ({"WORKERS": "2", "SCHEDULER": "tcp://head:8786"}, "choose one of them"),
+        (
+            {"SCHEDULER": "nonsense"},
+            "'nonsense' is no scheduler .*missing port.*: expected a place as in tcp://head:8786",
+        ),
+        ({"SCHEDULER": "http://head:8786"}, "'http://head:8786' is no scheduler .*unknown address scheme"),
+        ({"SCHEDULER": "tcp://head:abc"}, "'tcp://head:abc' is no scheduler"),
+        ({"YES": "no"}, "YES is 'no' in the environment: expected 1 or 0"),
+    ],
+)
+def test_places_that_are_none_get_one_sentence(client, monkeypatch, environment, sentence):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=sentence):
+        sweep.run(tasks.square, SIX, folder=client)
+    assert not made(client)
+
+
+@pytest.mark.parametrize("workers", [-1, 1.5, True, "two"])
+def test_a_number_of_workers_that_is_none(client, workers):
+    with pytest.raises(ValueError, match="number of workers .* is "):
+        sweep.run(tasks.square, SIX, folder=client, workers=workers)
+
+
+def test_what_the_call_says_goes_before_the_environment(client, monkeypatch):
+    monkeypatch.setenv("SCHEDULER", "nonsense")
+    assert_each_once(sweep.run(tasks.square, SIX, folder=client, workers=0))
+    assert len(list(Path(client).glob(f"*-{os.getpid()}-*"))) == 6
+
+
 def test_a_worker_with_other_code_or_packages_refuses(client):
     wanted = call(tasks.square, {"n": 1, "folder": client})
     assert "another version of tests.sweep_tasks: give it the same commit" in cluster.work(replace(wanted, code=""), "")
@@ -307,8 +412,39 @@ def test_command_line(client, tmp_path, monkeypatch, capsys):
     grid.write_text(f"grid: [{{n: 1}}, {{n: 3}}]\nfixed: {{folder: {client}}}")
     assert "2 points, 2 rows" in command(task, str(grid), "--out", str(out))
     assert pd.read_csv(out)["square"].tolist() == [1, 9]
-    grid.write_text("points: []")
-    with pytest.raises(SystemExit, match="error: a function needs a YAML file of grid:"):
-        command(task, str(grid))
     with pytest.raises(SystemExit, match="error: there is no chapter 'nowhere'"):
         command("nowhere")
+    grid.write_text(f"grid: {{n: [010, 1_000]}}\nfixed: {{folder: {client}}}")
+    deep = tmp_path / "a" / "b" / "out.csv"
+    command(task, str(grid), "--out", str(deep))
+    assert pd.read_csv(deep)["n"].tolist() == [10, 1000]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("points: []", "a function needs a YAML file of grid:"),
+        ("", "a function needs a YAML file of grid:"),
+        ("grid: [", "this is not YAML in line 1"),
+        ("grid: {n: [1], n: [2]}", "this is not YAML in line 1: a name given twice"),
+        ("grid: {n: 3}", "the grid has 3 for n: expected a list of values"),
+        ("grid: {n: abc}", "the grid has 'abc' for n: expected a list of values"),
+        ("grid: {n: }", "the grid has '' for n: expected a list of values"),
+        ("grid: {1: [2]}", "can't be called so: .*missing a required argument: 'n'"),
+        ("grid: 3", "grid.yml: grid holds values by parameter, or a list of points"),
+        ("grid: text", "grid.yml: grid holds values by parameter, or a list of points"),
+        ("grid: [1, 2]", "the grid holds 1: expected points"),
+        ("grid: []", "the grid of the sweep is empty"),
+        ("grid: [{n: 1}]\nfixed: [folder]", "fixed a value by parameter"),
+        ("grid: [{n: 1}]\nfixed: {n: 2, folder: x}", "n is in the grid and fixed as well"),
+        (
+            "grid: [{n: 1}]\nfixed: {folder: x, workers: 2, yes: true}",
+            "grid.yml fixes workers, yes, which is the sweep's",
+        ),
+    ],
+)
+def test_grids_in_files_that_say_nothing_certain(tmp_path, monkeypatch, text, sentence):
+    (tmp_path / "grid.yml").write_text(text)
+    monkeypatch.setattr(sys, "argv", ["sweep", "tests.sweep_tasks:square", str(tmp_path / "grid.yml")])
+    with pytest.raises(SystemExit, match=f"^error: .*{sentence}"):
+        sweep.main()

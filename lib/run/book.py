@@ -6,6 +6,7 @@ OUT/notebooks holds the executed chapters, OUT/source what Sphinx reads, OUT/htm
 """
 
 import argparse
+import hashlib
 import json
 import shutil
 import subprocess
@@ -17,9 +18,11 @@ import yaml
 
 from lib.data import hub
 from lib.data.cache import ROOT
-from lib.run import chapter
+from lib.run import chapter, estimate, machine, progress
+from lib.train import suite
 
 PROSE = (".md", ".bib")
+PAPER = ROOT / "lib" / "data" / "paper.json"  # whose claims the first page lists
 
 
 def origin():
@@ -60,16 +63,50 @@ def stage(out):
 
 
 def build(out):
-    """Build OUT/html from OUT/source; exits non-zero after Sphinx's own messages when it warns or fails."""
+    """Build OUT/html from OUT/source, unless it stands for the same source already; the site's folder.
+
+    Exits non-zero after Sphinx's own messages when it warns or fails.
+    """
     source, site = stage(out), out / "html"
     config = out / "_config.yml"
     config.write_text(yaml.safe_dump(configuration(origin()), sort_keys=False))
+    stamp, made_from = _contents(source, config), out / "html.made-from"
+    if made_from.exists() and made_from.read_text() == stamp and (site / "index.html").exists():
+        return site
+    made_from.unlink(missing_ok=True)
     # A process of its own: Sphinx looks at every object in memory, and torch warns when its old names are looked at.
     command = [sys.executable, "-m", "lib.show.build", str(source), str(site), str(config), str(ROOT / "_toc.yml")]
     failed = subprocess.run(command).returncode
     if failed:
         sys.exit("error: the site was not built; the warnings above say why")
+    made_from.write_text(stamp)
     return site
+
+
+def _contents(source, config):
+    """Hash of all that decides the site: its pages, what draws them, the pins."""
+    shown = [path for path in (ROOT / "lib" / "show").rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    pages = [path for path in source.iterdir() if path.is_file()]
+    digest = hashlib.sha256()
+    for path in (*sorted(pages), *sorted(shown), config, ROOT / "_toc.yml", ROOT / "constraints.txt", PAPER):
+        digest.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def announce(profile, out, fresh):
+    """Say what there is to do, and how long it will take on this machine."""
+    todo = {}
+    if profile != "paper":  # whose chapters read models that others have trained
+        todo["suite"] = suite.missing(profile)
+    for source in chapter.chapters():
+        todo[source.stem] = float(fresh or not chapter.cached(source, profile, out))
+    seconds = {stage: share * (estimate.expected(profile, stage) or 0) for stage, share in todo.items()}
+    stages = [f"{stage} {progress.duration(taken)}" for stage, taken in seconds.items() if taken >= 1]
+    if stages:
+        total, products = progress.duration(sum(seconds.values())), machine.dtype()
+        print(f"About {total} on this machine ({machine.processor()}; products in {products}): {', '.join(stages)}")
+    elif any(todo.values()):
+        print(f"How long this takes is not known for the profile {profile}")
 
 
 def main():
@@ -80,6 +117,14 @@ def main():
     parser.add_argument("--fresh", action="store_true", help="execute even what is cached")
     args = parser.parse_args()
     out = args.out or (Path("_build") if args.profile == "laptop" else Path("_build") / args.profile)
+    try:
+        announce(args.profile, out, args.fresh)
+        if args.profile != "paper":
+            _train(args.profile)
+    except (ValueError, FloatingPointError, OSError, chapter.ChapterError) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(f"\n{suite.STOPPED}")
     print(f"Chapters ({args.profile})", flush=True)
     errors = chapter.run(chapter.chapters(), args.profile, {}, out, args.fresh)
     if errors:
@@ -88,6 +133,15 @@ def main():
     print("Site", flush=True)
     page = (build(out) / "index.html").resolve()
     print(f"  built in {time.perf_counter() - start:.1f} s\nOpen {page}")
+
+
+def _train(profile):
+    """Train what the suite lacks."""
+    share, start = suite.missing(profile), time.perf_counter()
+    print(f"Suite ({profile})", flush=True)
+    suite.train(profile)
+    if share == 1:
+        estimate.remember(profile, "suite", time.perf_counter() - start)
 
 
 if __name__ == "__main__":

@@ -6,13 +6,13 @@ import importlib
 import importlib.metadata
 import inspect
 import json
-import math
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from lib.run import code
+from lib.run.parameters import plain
 
 SCIENCE = ("lm_eval", "numpy", "scipy", "tokenizers", "torch", "transformers")  # a new version may change a result
 READS = {"address": "checkpoints", "addresses": "checkpoints", "corpus": "corpora", "corpora": "corpora"}
@@ -29,8 +29,13 @@ class Call:
     versions: dict
     key: str
 
+    @property
+    def name(self) -> str:
+        """Its function as people say it: heads.trained."""
+        return self.function.rpartition(".")[2].replace(":", ".")
+
     def __str__(self) -> str:
-        return f"{self.function.rpartition('.')[2].replace(':', '.')}({short(self.parameters)})"
+        return f"{self.name}({short(self.parameters)})"
 
 
 def call(function: Callable, parameters: dict, fingerprints: dict | None = None) -> Call:
@@ -52,8 +57,8 @@ def call(function: Callable, parameters: dict, fingerprints: dict | None = None)
     for parameter in signature.parameters.values():
         if parameter.kind is parameter.VAR_KEYWORD:
             arguments |= arguments.pop(parameter.name)
-    plain = {name: _plain(name, value) for name, value in sorted(arguments.items())}
-    return named(f"{module}:{name}", plain, fingerprints)
+    exact = {name: plain(name, value) for name, value in sorted(arguments.items())}
+    return named(f"{module}:{name}", exact, fingerprints)
 
 
 def named(function: str, parameters: dict, fingerprints: dict | None = None) -> Call:
@@ -81,10 +86,15 @@ def check_code(wanted: Call) -> None:
             raise ValueError(f"the worker has {name} {version}, not {wanted.versions[name]}: install constraints.txt")
 
 
-def reason(error: Exception) -> str:
-    """An error on one line, with the place that raised it."""
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {' '.join(str(error).split())} ({Path(place.filename).name}:{place.lineno})"
+def reason(error: BaseException) -> str:
+    """An error on one line, with the place that raised it where that is known."""
+    try:
+        message = " ".join(str(error).split())
+    except Exception:  # its own way of telling failed
+        message = ""
+    places = traceback.extract_tb(error.__traceback__)[-1:]
+    where = "".join(f" ({Path(place.filename).name}:{place.lineno})" for place in places)
+    return f"{type(error).__name__}: {message or 'no message'}{where}"
 
 
 def short(parameters: dict, width: int = 100) -> str:
@@ -97,23 +107,11 @@ def _inputs(name, value, fingerprints):
     """Fingerprint of what an address or corpus, or each of a list of them, stands for."""
     if isinstance(value, list):
         return [_inputs(name, one, fingerprints) for one in value]
+    if not isinstance(value, str):
+        raise ValueError(f"parameter {name} holds {value!r} ({type(value).__name__}): expected names, as text")
     if (name, value) not in fingerprints:
         fingerprints[name, value] = importlib.import_module(f"lib.data.{READS[name]}").fingerprint(value)
     return fingerprints[name, value]
-
-
-def _plain(name, value):
-    """A parameter as JSON gives it back."""
-    if isinstance(value, (list, tuple)):
-        return [_plain(name, one) for one in value]
-    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
-        return {key: _plain(name, one) for key, one in value.items()}
-    if value is None or isinstance(value, (str, int)) or (isinstance(value, float) and math.isfinite(value)):
-        return json.loads(json.dumps(value))  # of a NumPy float a plain one
-    raise ValueError(
-        f"parameter {name} holds {value!r} ({type(value).__name__}), which JSON does not: "
-        "pass finite numbers, text, booleans, None, lists, or dictionaries with text as keys"
-    )
 
 
 @functools.cache

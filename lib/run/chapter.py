@@ -4,14 +4,17 @@
     python -m lib.run.chapter 04b_spectra -p seed 3 -p tokens 5000
 
 A chapter is a MyST text notebook; its parameter cell holds the laptop values, `book/profiles/PROFILE.yml` what another
-profile overrides, `-p NAME VALUE` what you override. Without `-p` the executed notebook goes to OUT/notebooks, from
-which the site is built, and is kept under a key of all that shaped it; with `-p` it goes to OUT/tries.
+profile overrides, `-p NAME VALUE` what you override (`lib.run.parameters` says how values are read). Without `-p` the
+executed notebook goes to OUT/notebooks, from which the site is built, and is kept under a key of all that shaped it;
+with `-p` it goes to OUT/tries.
 """
 
 import argparse
 import hashlib
 import json
 import os
+import re
+import shlex
 import sys
 import tempfile
 import time
@@ -19,12 +22,13 @@ from pathlib import Path
 
 import jupytext
 import papermill
-import yaml
 from nbclient.exceptions import DeadKernelError
+from papermill.engines import NBClientEngine, papermill_engines
 from traitlets.config import Config
 
 from lib.data.cache import ROOT, cache
-from lib.run import code
+from lib.run import code, estimate, machine, progress
+from lib.run.parameters import fitted, own, profile_values, written
 
 BOOK = ROOT / "book"
 PROFILES = ("laptop", "smoke", "paper")
@@ -62,7 +66,7 @@ def overrides(profile, chapter):
     path = BOOK / "profiles" / f"{profile}.yml"
     if profile == "laptop":
         return {}
-    return (yaml.safe_load(path.read_text()) or {}).get(chapter, {})
+    return profile_values(path, chapter)
 
 
 def read(source):
@@ -85,7 +89,8 @@ def key(source, profile, parameters):
     for path in (source, ROOT / "constraints.txt", *named):
         digest.update(path.read_bytes())
     digest.update(code.module_hash(*code.imported(cells)).encode())
-    digest.update(json.dumps([profile, parameters, inputs(profile)], sort_keys=True).encode())
+    products = machine.dtype() if "machine.dtype(" in cells else None  # a result in bf16 is none in float32
+    digest.update(json.dumps([profile, parameters, inputs(profile), products], sort_keys=True).encode())
     return digest.hexdigest()
 
 
@@ -98,46 +103,81 @@ def inputs(profile):
     return [{name: run["key"] for name, run in runs.items() if run.get("profile", profile) == profile}, resolved]
 
 
-def execute(source, profile="laptop", parameters=None, out=Path("_build"), fresh=False):
+def cached(source, profile, out):
+    """Whether a chapter's executed notebook in OUT is what executing it would make."""
+    parameters = fitted(overrides(profile, source.stem), own(read(source)))
+    return _stands_for(out / "notebooks" / f"{source.stem}.ipynb", key(source, profile, parameters))
+
+
+def _stands_for(target, stamp):
+    return target.exists() and json.loads(target.read_text())["metadata"].get("book_key") == stamp
+
+
+class Watched(NBClientEngine):
+    """Papermill's own engine, which says on a line which cell is running."""
+
+    @classmethod
+    def execute_managed_notebook(cls, nb_man, kernel_name, watch=None, **settings):
+        """Execute the cells, telling `watch` of each."""
+        start = nb_man.cell_start
+
+        def begin(cell, cell_index=None, **more):
+            watch.begin(cell_index)
+            return start(cell, cell_index, **more)
+
+        nb_man.cell_start = begin
+        # At once: a kernel that computes doesn't hear a polite request, and everything it has finished is on disk.
+        return super().execute_managed_notebook(nb_man, kernel_name, shutdown_kernel="immediate", **settings)
+
+
+papermill_engines.register("watched", Watched)
+
+
+def execute(source, profile="laptop", parameters=None, out=Path("_build"), fresh=False, after=None):
     """Execute one chapter; the executed notebook's path, and "cached" or "ran".
+
+    `after` is how many seconds the chapters that follow will take, for the line that shows what is going on.
 
     A failing chapter leaves its notebook, outputs so far included, in OUT/failed and raises ChapterError.
     """
     tried = parameters or {}
-    parameters = overrides(profile, source.stem) | tried
+    notebook = read(source)
+    try:
+        parameters = fitted(overrides(profile, source.stem) | tried, own(notebook))
+    except ValueError as error:
+        raise ChapterError(f"{source.stem}: {error}") from error
     folder = out / "tries" if tried else out / "notebooks"
-    suffix = "".join(f"-{name}={value}" for name, value in tried.items()).replace("/", "_").replace(" ", "")
+    suffix = "".join(f"-{name}={value}" for name, value in tried.items()).replace(" ", "")
+    suffix = re.sub(r"[^\w.,:=@\[\]-]", "_", suffix, flags=re.ASCII)  # papermill fills in braces
     target = folder / f"{source.stem}{suffix[:120]}.ipynb"
     command = f"make chapter CH={source.stem} PROFILE={profile}"
-    os.environ["BOOK_COMMAND"] = command + (
-        f' P="{" ".join(f"-p {n} {v}" for n, v in tried.items())}"' if tried else ""
-    )
+    options = " ".join(f"-p {name} {shlex.quote(str(value))}" for name, value in tried.items())
+    os.environ["BOOK_COMMAND"] = command + (f' P="{options}"' if tried else "")
     stamp = key(source, profile, parameters)
-    if not fresh and target.exists() and json.loads(target.read_text())["metadata"].get("book_key") == stamp:
+    if not fresh and _stands_for(target, stamp):
         return target, "cached"
     draft = out / "failed" / target.name
     for path in (draft, target):
         path.parent.mkdir(parents=True, exist_ok=True)
-    notebook = read(source)
     notebook.metadata["book_key"] = stamp
     notebook.metadata["book_profile"] = profile
     jupytext.write(notebook, draft)
-    known = papermill.inspect_notebook(str(draft))
-    unknown = sorted(set(parameters) - set(known))
-    if unknown:
-        draft.unlink()
-        raise ChapterError(f"{source.stem} has no parameter {', '.join(unknown)}; it has {', '.join(known)}")
     try:
-        with tempfile.TemporaryDirectory() as sockets:  # ipc: a kernel on TCP warns that it is not encrypted
-            papermill.execute_notebook(
-                str(draft),
-                str(draft),
-                parameters=parameters,
-                kernel_name="python3",
-                cwd=str(BOOK),
-                progress_bar=False,
-                config=Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}}),
-            )
+        with tempfile.TemporaryDirectory() as scratch:  # ipc: a kernel on TCP warns that it is not encrypted
+            told = Path(scratch, "progress.json")
+            os.environ[progress.FILE] = str(told)
+            with _watch(source, notebook, profile, told, bool(tried), after) as watch:
+                papermill.execute_notebook(
+                    str(draft),
+                    str(draft),
+                    engine_name="watched",
+                    watch=watch,
+                    parameters=parameters,
+                    kernel_name="python3",
+                    cwd=str(BOOK),
+                    progress_bar=False,
+                    config=Config({"KernelManager": {"transport": "ipc", "ip": f"{scratch}/kernel"}}),
+                )
     except papermill.exceptions.PapermillExecutionError as error:
         target.unlink(missing_ok=True)  # what was executed from another text must not stand for this one
         raise ChapterError(
@@ -147,17 +187,20 @@ def execute(source, profile="laptop", parameters=None, out=Path("_build"), fresh
     except DeadKernelError as error:
         target.unlink(missing_ok=True)
         raise ChapterError(f"{source.stem}: its kernel died, most often for want of memory (see {draft})") from error
+    if not tried:
+        done = json.loads(draft.read_text())
+        cells = [cell["metadata"]["papermill"].get("duration") or 0.0 for cell in done["cells"]]
+        estimate.remember(profile, source.stem, done["metadata"]["papermill"]["duration"], cells)
     draft.replace(target)
     return target, "ran"
 
 
-def value(text):
-    """Value of a parameter given on the command line: YAML, and 1e-3 is a number."""
-    loaded = yaml.safe_load(text)
-    try:
-        return float(loaded) if isinstance(loaded, str) else loaded
-    except ValueError:
-        return loaded
+def _watch(source, notebook, profile, told, tried, after):
+    """The line of a chapter; papermill puts a cell of its own in front where parameters are overridden."""
+    cells = len(notebook.cells) + bool(overrides(profile, source.stem) or tried)
+    known = None if tried else estimate.earlier(profile, source.stem)
+    foreseen = None if tried else estimate.predicted(profile, source.stem)
+    return progress.Watch(source.stem, cells, told, (known or {}).get("cells", ()), foreseen, after)
 
 
 def configure(profile):
@@ -168,17 +211,24 @@ def configure(profile):
 
 
 def run(sources, profile, parameters, out, fresh):
-    """Execute chapters one after another, a line each; the errors, if any."""
+    """Execute chapters one after another, a line each; the errors, if any. Ctrl-C ends it, and says what is kept."""
     configure(profile)
-    errors = []
-    for source in sources:
+    errors, begun = [], time.time()
+    left = [estimate.expected(profile, source.stem) or 0.0 for source in sources]
+    for number, source in enumerate(sources):
         start = time.perf_counter()
         try:
-            target, state = execute(source, profile, parameters, out, fresh)
+            target, state = execute(source, profile, parameters, out, fresh, sum(left[number + 1 :]))
             print(f"  {source.stem:24} {state:6} {time.perf_counter() - start:7.1f} s  {target}", flush=True)
         except ChapterError as error:
             errors.append(error)
             print(f"  {source.stem:24} failed {time.perf_counter() - start:7.1f} s", flush=True)
+        except KeyboardInterrupt:
+            new = sum(path.stat().st_mtime >= begun for path in (cache() / "records").glob("*/*.record"))
+            sys.exit(
+                f"\nstopped in {source.stem} after {progress.duration(time.perf_counter() - start)}: {number} chapters "
+                f"and {new} results made since the start are kept; the same command goes on from there"
+            )
     return errors
 
 
@@ -189,11 +239,21 @@ def main():
     parser.add_argument("--profile", default="laptop")
     parser.add_argument("--out", type=Path, default=Path("_build"))
     parser.add_argument("--fresh", action="store_true", help="execute even what is cached")
-    parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
+    parser.add_argument(
+        "-p",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "VALUE"),
+        help="a decimal number, True, False, None, a list of values in brackets, or text; of the chapter's own type",
+    )
     args = parser.parse_args()
     try:
+        parameters = written(args.p)
+    except ValueError as error:
+        parser.error(str(error))
+    try:
         sources = [find(name) for name in args.sources] or chapters()
-        parameters = {name: value(text) for name, text in args.p}
         errors = run(sources, args.profile, parameters, args.out, args.fresh)
     except ChapterError as error:
         errors = [error]

@@ -5,12 +5,15 @@ Results travel to the client, which alone writes records: no disk is shared.
 
 import contextlib
 import logging
+import multiprocessing
 import os
+import sys
 import time
 from collections.abc import Callable, Iterable
 
 import dask
 from distributed import Client, KilledWorker, Nanny, Scheduler, SpecCluster, as_completed
+from distributed.comm import get_address_host_port
 
 from lib.run import records
 from lib.run.calls import Call, check_code, reason
@@ -18,6 +21,7 @@ from lib.run.calls import Call, check_code, reason
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 PAUSE = 0.05  # seconds: fetching a handful of results costs no more than fetching one
 PATIENCE = "60s"  # for a scheduler that is away
+OTHER_PLACES = ("inproc://", "ucx://", "ws://", "wss://")  # which Dask reaches without a host and a port
 
 
 def carry_out(
@@ -32,9 +36,11 @@ def carry_out(
     """Carry out calls, done(call, record or error) for each as it ends, in this process.
 
     A worker's death puts its task back, up to `retries` times; when the scheduler is lost, what is left is given to
-    the one that takes its place. Raises ValueError where no worker offers the resources, OSError where there is no
-    scheduler.
+    the one that takes its place. Raises ValueError where the scheduler's address is none, where local workers can't
+    start or where no worker offers the resources, OSError where there is no scheduler.
     """
+    if scheduler:
+        _check_address(scheduler)
     with contextlib.nullcontext(scheduler) if scheduler else local(workers, resources, retries) as address:
         suspects = []
         for one, outcome in _all(address, wanted, resources, retries):
@@ -44,7 +50,7 @@ def carry_out(
                 done(one, outcome)
         for suspect in suspects:  # once more, alone: Dask blames whatever was waiting in a worker that died
             for one, outcome in _all(address, [suspect], resources, retries):
-                done(one, _sentence(outcome) if isinstance(outcome, KilledWorker) else outcome)
+                done(one, reason(outcome) if isinstance(outcome, KilledWorker) else outcome)
 
 
 def work(wanted: Call, command: str) -> bytes | str:
@@ -52,7 +58,7 @@ def work(wanted: Call, command: str) -> bytes | str:
     try:
         check_code(wanted)
         return records.read(wanted) or records.compute(wanted, command)
-    except Exception as error:  # whatever a task raises is reported by name at the end
+    except (Exception, SystemExit) as error:  # whatever a task raises is reported by name at the end
         return reason(error)
 
 
@@ -81,7 +87,7 @@ def _outcomes(client, wanted, resources):
         for future in batch:
             if future.status == "error":
                 error = future.exception()
-                yield keys[future.key], error if isinstance(error, KilledWorker) else _sentence(error)
+                yield keys[future.key], error if isinstance(error, KilledWorker) else reason(error)
         finished = {future.key: future for future in batch if future.status == "finished"}
         try:
             results = client.gather(finished, errors="skip")
@@ -91,9 +97,14 @@ def _outcomes(client, wanted, resources):
         time.sleep(PAUSE)
 
 
-def _sentence(error):
-    """What went wrong outside the task itself: its workers died, or could not even import it."""
-    return f"{type(error).__name__}: {str(error).splitlines()[0]}"
+def _check_address(address):
+    if not address.startswith(OTHER_PLACES):
+        try:
+            get_address_host_port(address)
+        except ValueError as error:
+            raise ValueError(
+                f"{address!r} is no scheduler ({error}): expected a place as in tcp://head:8786"
+            ) from error
 
 
 @contextlib.contextmanager
@@ -110,8 +121,11 @@ def _client(address):
 def local(workers: int, resources: dict | None = None, retries: int = 3):
     """Address of a scheduler with worker processes on this machine, which share its threads and end with the block.
 
-    With resources={"GPU": 1} each worker sees one GPU; raises ValueError where there are fewer.
+    With resources={"GPU": 1} each worker sees one GPU; raises ValueError where there are fewer, or where the workers
+    don't start.
     """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):  # as multiprocessing itself asks
+        sys.exit(1)  # a worker that reads a script which starts workers: the script's own process says so
     threads = str(max(1, (os.cpu_count() or 1) // workers))
     cards = _cards(workers) if resources and "GPU" in resources else [{}] * workers
     options = {
@@ -125,15 +139,20 @@ def local(workers: int, resources: dict | None = None, retries: int = 3):
         "distributed.scheduler.allowed-failures": retries,
         "distributed.worker.profile.enabled": False,  # it looks at each worker a hundred times a second
     }
-    with (
-        dask.config.set(settings),
-        SpecCluster(
-            workers={number: {"cls": Nanny, "options": each} for number, each in enumerate(nannies)},
-            scheduler={"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard_address": ":0"}},
-            silence_logs=logging.CRITICAL,
-        ) as cluster,
-    ):
-        yield cluster.scheduler_address
+    with dask.config.set(settings):
+        try:
+            cluster = SpecCluster(
+                workers={number: {"cls": Nanny, "options": each} for number, each in enumerate(nannies)},
+                scheduler={"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard_address": ":0"}},
+                silence_logs=logging.CRITICAL,
+            )
+        except RuntimeError as error:
+            raise ValueError(
+                f"the workers did not start ({str(error).rstrip('.')}): a script that asks for workers is read by each "
+                'of them, so put what it does under `if __name__ == "__main__":`'
+            ) from None
+        with cluster:
+            yield cluster.scheduler_address
 
 
 def _cards(workers):

@@ -27,6 +27,7 @@ import pandas as pd
 from filelock import FileLock
 
 from lib.data.cache import ROOT, cache, size
+from lib.run import machine, progress
 from lib.run.calls import Call, call, carry_out, named, short
 from lib.run.results import decode, encode
 
@@ -46,7 +47,9 @@ def recall(function: Callable, /, **parameters):
     `addresses`, `corpus`, `corpora`. A damaged record is made anew. What is returned has always been through the file,
     so the first run sees exactly what the next will. Raises ValueError on what can't be recorded.
     """
-    blob = obtain(call(function, parameters))
+    wanted = call(function, parameters)
+    progress.tell(wanted.name)
+    blob = obtain(wanted)
     use(blob)
     return unpack(blob)
 
@@ -76,6 +79,7 @@ def provenance() -> pd.DataFrame:
             "inputs": short({name: str(value)[:12] for name, value in made["inputs"].items()}),
             "made": made["made"][:10],
             "seconds": made["seconds"],
+            "dtype": made["parameters"].get("dtype", ""),
             "machine": made["machine"],
             "command": made["command"],
             "code": made["code"][:12],
@@ -87,8 +91,8 @@ def provenance() -> pd.DataFrame:
 
 
 def summary() -> pd.DataFrame:
-    """`provenance` with the records of one function, date, command, machine and code on one line: records, seconds."""
-    alike = ["function", "made", "command", "machine", "code", "commit"]
+    """`provenance` with the records of one function, date, dtype, command, machine and code on one line."""
+    alike = ["function", "made", "dtype", "command", "machine", "code", "commit"]
     groups = provenance().groupby(alike, sort=False, dropna=False)["seconds"]
     table = groups.agg(records="size", seconds="sum").reset_index()
     return table[["function", "records", "seconds", *alike[1:]]]
@@ -210,9 +214,9 @@ def _unwritable(wanted, error, count=None):
 
 @functools.cache
 def _machine():
-    name = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
     torch = sys.modules.get("torch")  # a function that used the GPU has imported it
-    return f"{name}, {torch.cuda.get_device_name()}" if torch and torch.cuda.is_available() else name
+    gpu = f", {machine.processor('cuda')}" if torch and torch.cuda.is_available() else ""
+    return machine.processor() + gpu
 
 
 @functools.cache

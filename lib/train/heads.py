@@ -56,7 +56,7 @@ class Recipe:
     clip: float = 1.0
     patience: int = 2  # evaluations without progress before a run stops
     evaluations: int = 4  # of the validation loss, in an epoch
-    dtype: torch.dtype = torch.bfloat16  # of the products; parameters, moments and sums stay float32
+    dtype: torch.dtype = torch.float32  # of the products; parameters, moments and sums stay float32
     seed: int = 0
 
 

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 from safetensors.torch import save_file
 from tqdm import tqdm
 
+from lib.data import architecture
 from lib.train import neox
 from lib.train.mixture import windows
 
@@ -43,6 +45,7 @@ class Run:
     seed: int  # of the initial weights and of the order of the text
     output_bias: bool = False  # added to the logits, first the log frequency of each token
     arm: str = "base"
+    dtype: str = "float32"  # of the body's products; the head's are float32
 
     def saved_steps(self) -> list[int]:
         """Steps of the checkpoints: Pythia's schedule, and the last step."""
@@ -75,6 +78,7 @@ class Training:
     """A model under training: its weights, its optimiser, and its losses so far."""
 
     def __init__(self, run: Run, stream: np.ndarray, device: str = "cpu"):
+        self.dtype = architecture.product_dtype(run.dtype)
         self.run, self.device, self.step, self.log = run, device, 0, {"train": [], "validation": [], "seconds": 0.0}
         network = neox.model(run.width, run.layers, run.heads, run.vocabulary, run.context, run.seed)
         self.network = network.to(device)
@@ -94,7 +98,7 @@ class Training:
     def loss(self, rows: torch.Tensor) -> torch.Tensor:
         """Mean loss in nats per token on windows (n, context + 1)."""
         rows = rows.to(self.device)
-        with torch.autocast(self.device, torch.bfloat16, enabled=self.device == "cuda"):
+        with torch.autocast(self.device, self.dtype, enabled=self.dtype != torch.float32):
             states = self.network.gpt_neox(rows[:, :-1], use_cache=False).last_hidden_state.flatten(0, 1)
         return neox.head_loss(states, self.network.lm_head.weight, rows[:, 1:].flatten(), self.bias)
 
@@ -210,7 +214,7 @@ def train(run: Run, text: Path, folder: Path, device: str = "cpu", bar: dict | N
         unit="tok",
         unit_scale=True,
         desc=run.name,
-        mininterval=0.5,
+        mininterval=0.5 if sys.stderr.isatty() else 60,  # a bar on a pipe is a line each time
         **(bar or {}),
     ) as progress:
         for step in range(first, run.steps):

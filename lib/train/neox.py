@@ -1,8 +1,10 @@
-"""Pythia's architecture at any width: configuration, initial weights, and the loss of its head without the logits."""
+"""Pythia's architecture at any width: configuration, initial weights, and the loss of its head without the logits.
 
-import contextlib
+On a CPU all is true float32: torch may be told to let oneDNN round products to bf16, but only where a CPU has matrix
+units, so that a run would depend on the machine; and at these widths that is no faster.
+"""
+
 import math
-from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -59,22 +61,7 @@ def head_loss(
     if bias is not None:  # one more coordinate, always 1
         states = torch.cat([states, states.new_ones(len(states), 1)], 1)
         weight = torch.cat([weight, bias[:, None]], 1)
-    with _onednn():
-        return _HeadLoss.apply(states, weight, targets, torch.is_grad_enabled())
-
-
-@contextlib.contextmanager
-def _onednn() -> Iterator[None]:
-    """Send float32 products to oneDNN: twice as fast as MKL on AMD for a head's shapes, and slower for attention's.
-
-    Where the CPU has matrix units, oneDNN may round the factors to bfloat16.
-    """
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("medium")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
+    return _HeadLoss.apply(states, weight, targets, torch.is_grad_enabled())
 
 
 class _HeadLoss(torch.autograd.Function):

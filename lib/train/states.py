@@ -1,4 +1,4 @@
-"""Last hidden states of a frozen model on a text: computed once, kept on disk in bf16, resumed after a kill."""
+"""Last hidden states of a frozen model on a text: computed once, kept on disk, resumed after a kill."""
 
 import hashlib
 import json
@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from filelock import FileLock
+
+from lib.data import architecture
 
 
 def windows(tokens: np.ndarray, context: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -23,46 +25,52 @@ def windows(tokens: np.ndarray, context: int) -> tuple[torch.Tensor, torch.Tenso
     return stream[:-1].view(count, context), stream[1:].view(count, context)
 
 
-def last_states(model: torch.nn.Module, tokens: np.ndarray, folder: Path, context: int = 512) -> torch.Tensor:
-    """What enters the head of ``model`` at each position of each window of ``tokens``: (N, d) bf16, memory-mapped.
+def last_states(
+    model: torch.nn.Module, tokens: np.ndarray, folder: Path, context: int = 512, dtype: torch.dtype = torch.float32
+) -> torch.Tensor:
+    """What enters the head of ``model`` at each position of each window of ``tokens``: (N, d) ``dtype``, memory-mapped.
 
-    The states are those after the final norm. They are kept in ``folder``, which must stand for this model, these
-    tokens and this context, and for nothing else; a file whose hash is wrong is made again.
+    They are kept in ``folder``, which must stand for this model, the stream that ``tokens`` begin and this context, and
+    for nothing else. Fewer tokens take the first of what is kept, more are added to it; a file whose hash is wrong is
+    made again.
     """
     inputs, _ = windows(tokens, context)
-    shape = [inputs.numel(), model.get_output_embeddings().weight.shape[1]]
+    width = model.get_output_embeddings().weight.shape[1]
     folder.mkdir(parents=True, exist_ok=True)
-    path, note = folder / "states.bf16", folder / "states.json"
+    path, note, part = folder / "states", folder / "states.json", folder / "states.part"
+    size = context * width * dtype.itemsize  # of a window
     with FileLock(folder / "lock"):
-        if not _verified(path, note, shape):
+        kept = _kept(path, note)
+        if kept < len(inputs) * size:
             note.unlink(missing_ok=True)
-            part = folder / "states.part"
-            _append(model, inputs, part, shape[1])
+            if kept:
+                os.replace(path, part)
+            _append(model, inputs, part, size, dtype)
             os.replace(part, path)
-            _write(note, json.dumps({"shape": shape, "context": context, "sha256": _digest(path)}))
+            _write(note, json.dumps({"bytes": path.stat().st_size, "sha256": _digest(path)}))
     # Copy on write: torch warns about arrays that it may not write to, and nothing must change the file.
-    return torch.from_numpy(np.memmap(path, np.uint16, "c", shape=tuple(shape))).view(torch.bfloat16)
+    kept = np.memmap(path, np.uint8, "c", shape=(len(inputs) * size,))
+    return torch.from_numpy(kept).view(dtype).view(-1, width)
 
 
-@torch.inference_mode()
-def _append(model: torch.nn.Module, inputs: torch.Tensor, part: Path, width: int) -> None:
+def _append(model: torch.nn.Module, inputs: torch.Tensor, part: Path, size: int, dtype: torch.dtype) -> None:
     """Add the windows that ``part`` lacks. Its length says how far it got; a window cut short is dropped."""
-    size = inputs.shape[1] * width * 2
     done = part.stat().st_size // size if part.exists() else 0
     with open(part, "ab") as file:
         file.truncate(done * size)
         for window in inputs[done:]:  # one at a time: on a CPU more are slower
-            states = model.base_model(window[None].to(model.device), use_cache=False).last_hidden_state
-            file.write(states.to(torch.bfloat16).cpu().contiguous().view(torch.int16).numpy().tobytes())
+            states = architecture.last_states(model, window[None].to(model.device))
+            file.write(states.to(dtype).cpu().contiguous().view(torch.uint8).numpy().tobytes())
             file.flush()
             os.fsync(file.fileno())
 
 
-def _verified(path: Path, note: Path, shape: list[int]) -> bool:
+def _kept(path: Path, note: Path) -> int:
+    """Bytes of the file where it is what was written, else 0."""
     if not path.exists() or not note.exists():
-        return False
+        return 0
     made = json.loads(note.read_text())
-    return made["shape"] == shape and path.stat().st_size == 2 * shape[0] * shape[1] and made["sha256"] == _digest(path)
+    return made["bytes"] if path.stat().st_size == made["bytes"] and made["sha256"] == _digest(path) else 0
 
 
 def _digest(path: Path) -> str:

@@ -13,6 +13,7 @@ import functools
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tomllib
@@ -30,6 +31,7 @@ from lib.train import loop, mixture, neox, tokenizer
 from lib.train.loop import Run
 
 PROFILES = Path(__file__).with_name("suite.toml")
+STOPPED = "stopped: trained runs are kept, the others go on from their last checkpoint when you run this again"
 TEXT_CODE, RUN_CODE = (mixture, tokenizer), (loop, neox)
 
 
@@ -51,12 +53,10 @@ def runs(profile: str) -> list[Run]:
 
 def text(profile: str, vocabulary: int) -> Path:
     """Folder of the profile's tokenizer, train.npy and validation.npy; made once."""
-    table = _profile(profile)
-    prose, technical = table["prose"], table["technical"]
-    prints = [corpora.fingerprint(name) for name in (*prose, *technical)]
-    key = _digest(prints, prose, technical, vocabulary, _code(TEXT_CODE), tokenizers.__version__)[:12]
+    prose, technical = (_profile(profile)[kind] for kind in ("prose", "technical"))
     return once(
-        cache() / "suite" / f"text-{key}", lambda folder: mixture.write_mixture(folder, prose, technical, vocabulary)
+        cache() / "suite" / _text_name(profile, vocabulary),
+        lambda folder: mixture.write_mixture(folder, prose, technical, vocabulary),
     )
 
 
@@ -75,6 +75,10 @@ def train(profile: str, workers: int | None = None) -> None:
         helpers = [subprocess.Popen([*command, str(place + 1)]) for place in range(spare)]
     try:
         join(profile)
+    except KeyboardInterrupt:
+        for helper in helpers:  # who pressed Ctrl-C told them too, who sent a signal did not
+            helper.send_signal(signal.SIGINT)
+        raise
     finally:
         failed = [helper for helper in helpers if helper.wait()]
     if failed:
@@ -84,6 +88,13 @@ def train(profile: str, workers: int | None = None) -> None:
             if not (folder / "log.json").exists():
                 raise ValueError(f"{run.name} was left unfinished by another process: run the same command again")
     _list(profile, wanted)
+
+
+def missing(profile: str) -> float:
+    """Share of the profile's training that is still to be done."""
+    costs = {run: _cost(run) for run in runs(profile)}
+    untrained = [cost for run, cost in costs.items() if not (_folder(profile, run) / "log.json").exists()]
+    return sum(untrained) / sum(costs.values())
 
 
 def losses(profile: str) -> pd.DataFrame:
@@ -134,6 +145,13 @@ def _device(profile):
     return device
 
 
+def _text_name(profile, vocabulary):
+    """Name of the folder of a text, by all that shapes it."""
+    prose, technical = (_profile(profile)[kind] for kind in ("prose", "technical"))
+    prints = [corpora.fingerprint(name) for name in (*prose, *technical)]
+    return f"text-{_digest(prints, prose, technical, vocabulary, _code(TEXT_CODE), tokenizers.__version__)[:12]}"
+
+
 def _folder(profile, run):
     return cache() / "suite" / f"{run.name}-{_key(profile, run)[:12]}"
 
@@ -142,7 +160,7 @@ def _key(profile, run):
     """Hash of everything that shapes a run."""
     return _digest(
         dataclasses.asdict(run),
-        text(profile, run.vocabulary).name,
+        _text_name(profile, run.vocabulary),
         _code(RUN_CODE),
         torch.__version__,
         transformers.__version__,
@@ -220,6 +238,8 @@ def main() -> None:
             join(options.profile, options.join)
     except (ValueError, FloatingPointError, OSError) as error:
         sys.exit(f"suite: {error}")
+    except KeyboardInterrupt:
+        sys.exit("" if options.join else STOPPED)
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ def main():
     head = speed(lambda: heads.cross_entropy(states, weight, labels), 6 * N * V * D)
     run = Run(
         name="gpu", width=D, heads=16, layers=24, vocabulary=V, context=2048, tokens_per_step=N, steps=1000,
-        learning_rate=3e-4, save_every=1000, evaluations=1, validation_tokens=N, seed=0,
+        learning_rate=3e-4, save_every=1000, evaluations=1, validation_tokens=N, seed=0, dtype="bfloat16",
     )  # fmt: skip
     stream = np.random.default_rng(0).integers(V, size=N + N // 2048)
     training, rows = loop.Training(run, stream, "cuda"), torch.from_numpy(stream).view(-1, 2049)

@@ -6,10 +6,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from lib.data import checkpoints, corpora
+from lib.data import architecture, checkpoints, corpora
 from lib.measure.anisotropy import all_but_the_top, interval, unit_sum
 
-NORMS = ("norm", "final_layer_norm", "ln_f")  # names of the norm before the head, by architecture
 BATCH = 4096  # tokens in a forward pass, padding included
 
 # Hidden dimensions of models in the paper's Figure 2, from their published configurations: the figure names none.
@@ -33,6 +32,7 @@ def layers(
     longest: int = 512,
     seed: int = 0,
     device: str = "cpu",
+    dtype: str = "float32",
 ) -> pd.DataFrame:
     """Anisotropy of every layer on at least ``tokens`` tokens of a corpus, with 95 % intervals over documents.
 
@@ -40,14 +40,13 @@ def layers(
     leading directions, last layer only), documents, tokens, anisotropy, low, high. Rows with fewer documents say what
     ``sizes`` of them would have given. Documents are drawn at random, each cut to its ``longest`` first tokens.
     """
-    model, tokenizer = checkpoints.load(address, device)
-    model.to(torch.bfloat16)
+    model, tokenizer = checkpoints.load(address, device, architecture.product_dtype(dtype))
     documents = sample(corpus, tokenizer, tokens, min(longest, _room(model)), seed)
     counts = np.array([len(document) for document in documents])
     totals, tops = [None] * len(documents), [None] * len(documents)
     for place, states in hidden(model, documents, tokenizer.eos_token_id):
-        totals[place] = np.stack([unit_sum(layer) for layer in states])
-        tops[place] = states[-2:].float().cpu()
+        totals[place] = _sums(states)
+        tops[place] = [stage.float().cpu() for stage in states[-2:]]
     totals, depth = np.stack(totals), len(totals[0]) - 2
     stages = [{"layer": min(place, depth), "final_norm": place > depth, "removed": -1} for place in range(depth + 2)]
     rows = _rows(stages, totals, counts)
@@ -78,17 +77,18 @@ def checkpoint(
     anisotropy (after the final norm), anisotropy_before, tokens.
     """
     model, tokenizer = checkpoints.load(address, device)
+    readout = architecture.readout(model)
     documents = sample(corpus, tokenizer, tokens, min(longest, _room(model)), seed, "validation")
     totals, losses = [None] * len(documents), 0.0
     for place, states in hidden(model, documents, tokenizer.eos_token_id):
-        totals[place] = np.stack([unit_sum(layer) for layer in states[-2:]])
-        logits = model.get_output_embeddings()(states[-1][:-1])
+        totals[place] = _sums(states[-2:])
+        logits = readout.logits(states[-1][:-1])
         target = torch.from_numpy(documents[place][1:]).to(logits.device)
         losses += float(torch.nn.functional.cross_entropy(logits, target, reduction="sum").double())
     counts = np.array([len(document) for document in documents])
     (before, after), (_, low), (_, high) = interval(np.stack(totals), counts)
     return {
-        "width": len(totals[0][0]),
+        "width": readout.weight.shape[1],
         "parameters": model.num_parameters(),
         "loss": losses / int((counts - 1).sum()),
         "anisotropy": float(after),
@@ -120,29 +120,29 @@ def sample(corpus: str, tokenizer, tokens: int, longest: int, seed: int, split: 
 
 
 @torch.no_grad()
-def hidden(model: torch.nn.Module, documents: list[np.ndarray], start: int) -> Iterator[tuple[int, torch.Tensor]]:
-    """States of each document, in an order of its own: its place, and (layers + 2, tokens, d).
+def hidden(model: torch.nn.Module, documents: list[np.ndarray], start: int) -> Iterator[tuple[int, list[torch.Tensor]]]:
+    """States of each document, in an order of its own: its place, and (tokens, width) at each of layers + 2 stages.
 
-    The first is the embedding, then each block's output, then the last of them after the final norm. A token ``start``
-    goes before each document; its own state, which has seen nothing, is left out.
+    First the embedding, then each block's output, then what enters the head. A token ``start`` goes before each
+    document; its own state, which has seen nothing, is left out.
     """
-    body = model.base_model
-    (norm,) = (module for name, module in body.named_modules() if name.removeprefix("decoder.") in NORMS)
-    seen = []
-    hook = norm.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    try:
+    with architecture.entering(model) as entered, architecture.before_last_norm(model) as before:
         for places in _batches(documents):
             batch = np.full((len(places), 1 + len(documents[places[0]])), start)
             for row, place in zip(batch, places, strict=True):
                 row[1 : 1 + len(documents[place])] = documents[place]
             ids = torch.from_numpy(batch).to(model.device)
-            outputs = body(ids, use_cache=False, output_hidden_states=True).hidden_states
-            states = torch.stack([*outputs[:-1], seen.pop(), outputs[-1]])  # (layers + 2, batch, tokens, d)
+            blocks = model(ids, use_cache=False, output_hidden_states=True).hidden_states[:-1]
+            stages = [*blocks, before["states"], entered.pop()]  # (batch, tokens, width) each
             for row, place in enumerate(places):
                 # Padding stands to the right, where a causal model does not see it.
-                yield int(place), states[:, row, 1 : 1 + len(documents[place])]
-    finally:
-        hook.remove()
+                yield int(place), [stage[row, 1 : 1 + len(documents[place])] for stage in stages]
+
+
+def _sums(stages):
+    """Sums of unit vectors (stages, widest); zeros behind those of a narrower stage change no length."""
+    widest = max(stage.shape[1] for stage in stages)
+    return np.stack([np.pad(unit_sum(stage), (0, widest - stage.shape[1])) for stage in stages])
 
 
 def _room(model):

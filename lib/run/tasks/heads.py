@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from lib.data import checkpoints, corpora
+from lib.data import architecture, checkpoints, corpora
 from lib.data.cache import cache
 from lib.measure import spectra
 from lib.train import heads
@@ -26,20 +26,19 @@ SAMPLE = 8192  # states that the mean probability of each token is taken over
 class Material:
     """A head, and the states and labels of a number of training and of validation tokens."""
 
-    def __init__(self, address: str, corpus: str, tokens: int, validation: int, context: int, device: str):
-        model, tokenizer = checkpoints.load(address)
-        if getattr(model.config, "final_logit_softcapping", None) or model.get_output_embeddings().bias is not None:
-            raise ValueError(f"the head of {address} is not a plain matrix: use a model without a bias or soft cap.")
+    def __init__(self, address: str, corpus: str, tokens: int, validation: int, context: int, device: str, dtype: str):
+        self.dtype = architecture.product_dtype(dtype)
+        model, tokenizer = checkpoints.load(address, device)
         torch.set_flush_denormal(True)  # exp of low logits: denormal numbers make products several times slower
         context = min(context, model.config.max_position_embeddings)
-        self.context, self.head = context, heads.Head(model.get_output_embeddings().weight.detach().clone().to(device))
-        body = model.to(device, torch.bfloat16)
+        self.context, self.head = context, heads.Head(architecture.readout(model).matrix())
+        body = architecture.cast(model, self.dtype)
         parts = []
         for split, count in (("train", tokens), ("validation", validation)):
             stream = corpora.tokens(corpus, tokenizer, split)[: max(1, count // context) * context + 1]
-            names = checkpoints.fingerprint(address), corpora.fingerprint(corpus), split, len(stream), context
+            names = checkpoints.fingerprint(address), corpora.fingerprint(corpus), split, context, dtype
             key = hashlib.sha256(" ".join(map(str, names)).encode()).hexdigest()[:16]
-            states = last_states(body, stream, cache() / "states" / key, context)
+            states = last_states(body, stream, cache() / "states" / key, context, self.dtype)
             parts.append((states, windows(stream, context)[1].flatten()))
         self.train, self.validation = parts
         self.cuts = {}
@@ -87,14 +86,21 @@ class Material:
 
 
 def untrained(
-    address: str, corpus: str, ranks: list[int], tokens: int, validation: int, context: int = 512, device: str = "cpu"
+    address: str,
+    corpus: str,
+    ranks: list[int],
+    tokens: int,
+    validation: int,
+    context: int = 512,
+    device: str = "cpu",
+    dtype: str = "float32",
 ) -> pd.DataFrame:
     """Arms b to d without any training: arm, rank, loss, accuracy, cost, low, high, and the W-errors at that rank.
 
     raw, centred and whitened are the W-errors of the real head as it is, without its mean row, and as its logits on
     the states see it. The row "untouched" is the real head.
     """
-    material = _material(address, corpus, tokens, validation, context, device)
+    material = _material(address, corpus, tokens, validation, context, device, dtype)
     cuts = {arm: material.cut(arm) for arm in ARMS}
     frames = [material.measure(material.head).assign(arm="untouched")]
     frames += [material.measure(head, sorted(ranks)).assign(arm=arm) for arm, head in cuts.items()]
@@ -110,8 +116,8 @@ def untrained(
     return frame[["arm", *frame.columns.drop("arm")]]
 
 
-def fidelity(address: str, corpus: str, tokens: int, context: int = 512) -> dict:
-    """Loss of the model as it is in float32, and from its kept bf16 states, on the same first validation tokens."""
+def fidelity(address: str, corpus: str, tokens: int, context: int = 512, dtype: str = "float32") -> dict:
+    """Loss of the model as it is in float32, and from its states kept in ``dtype``, on the same validation tokens."""
     model, tokenizer = checkpoints.load(address)
     context = min(context, model.config.max_position_embeddings)
     inputs, labels = windows(corpora.tokens(corpus, tokenizer, "validation")[: tokens + 1], context)
@@ -119,7 +125,7 @@ def fidelity(address: str, corpus: str, tokens: int, context: int = 512) -> dict
     with torch.inference_mode():
         for window, target in zip(inputs, labels, strict=True):
             total += float(torch.nn.functional.cross_entropy(model(window[None]).logits[0], target))
-    kept = Material(address, corpus, context, tokens, context, "cpu")
+    kept = Material(address, corpus, context, tokens, context, "cpu", dtype)
     return {"float32": total / len(inputs), "kept": float(kept.base.double().mean()), "tokens": inputs.numel()}
 
 
@@ -138,9 +144,10 @@ def rates(
     context: int = 512,
     seed: int = 0,
     device: str = "cpu",
+    dtype: str = "float32",
 ) -> pd.DataFrame:
     """The stopping loss of each (rank, learning rate) after a short run, all in one pass: arm, rank, rate, loss."""
-    material = _material(address, corpus, tokens, validation, context, device)
+    material = _material(address, corpus, tokens, validation, context, device, dtype)
     grid = [(rank, rate) for rank in ranks for rate in rates]
     starts = _starts(material, arm, ranks, start, seed)
     runs = _train(material, [(starts[rank], rate) for rank, rate in grid], train, epochs, batch, seed)
@@ -167,6 +174,7 @@ def trained(
     context: int = 512,
     seed: int = 0,
     device: str = "cpu",
+    dtype: str = "float32",
 ) -> pd.DataFrame:
     """Heads of each rank trained in one pass, each at its own rate: arm, rank, rate, step, loss and the rest.
 
@@ -176,7 +184,7 @@ def trained(
     ``tokens`` whose states are kept, the last of which decide when to stop; losses are those of ``validation`` tokens
     that no part of this saw.
     """
-    material = _material(address, corpus, tokens, validation, context, device)
+    material = _material(address, corpus, tokens, validation, context, device, dtype)
     starts = _starts(material, arm, ranks, start, seed)
     runs = _train(
         material, [(starts[rank], rate) for rank, rate in zip(ranks, rates, strict=True)], train, epochs, batch, seed
@@ -201,13 +209,14 @@ def gap(
     context: int = 512,
     seed: int = 0,
     device: str = "cpu",
+    dtype: str = "float32",
 ) -> pd.DataFrame:
     """Rank r against a full refit, both trained on each of ``parts`` disjoint parts: part, low_rank, refit, untouched.
 
     Each part has ``train`` tokens of its own and its own share of the validation tokens; ``rates`` are the learning
     rates of the low rank and of the refit.
     """
-    material = _material(address, corpus, tokens, validation, context, device)
+    material = _material(address, corpus, tokens, validation, context, device, dtype)
     whole = material.cut(start)
     starts = list(zip((whole.cut(rank), whole), rates, strict=True))
     share, rows = len(material.validation[0]) // parts, []
@@ -239,6 +248,7 @@ def smallest_rank(
     calibration: int | None = None,
     context: int = 512,
     device: str = "cpu",
+    dtype: str = "float32",
 ) -> pd.DataFrame:
     """The smallest rank whose loss is within x nats of the full head, without training, for each x of ``within``.
 
@@ -250,7 +260,7 @@ def smallest_rank(
     """
     if not within or min(within) <= 0:
         raise ValueError(f"within is {within}: pass a list of positive numbers of nats, such as [0.05].")
-    material = _material(address, corpus, tokens, validation, context, device)
+    material = _material(address, corpus, tokens, validation, context, device, dtype)
     vocabulary, width = material.head.out.shape
     ranks = sorted({round(width * step / steps) for step in range(1, steps + 1)} - {0})
     frame, rows = material.measure(material.cut(arm, calibration), ranks), []
@@ -296,5 +306,5 @@ def _train(material, starts, train, epochs, batch, seed, offset=0):
             "raise tokens or lower train."
         )
     here = slice(offset, offset + train)
-    recipe = heads.Recipe(epochs=epochs, batch=batch, evaluations=2, seed=seed)
+    recipe = heads.Recipe(epochs=epochs, batch=batch, evaluations=2, dtype=material.dtype, seed=seed)
     return heads.train(starts, states[here], labels[here], (states[-stop:], labels[-stop:]), recipe)

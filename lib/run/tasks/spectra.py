@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from lib.data import checkpoints
+from lib.data import architecture, checkpoints
 from lib.data import corpora as texts
 from lib.measure import spectra
 from lib.measure.anisotropy import anisotropy
@@ -71,24 +71,25 @@ def geometry(address: str, rows: int | None = None) -> dict[str, float]:
 
 
 @torch.inference_mode()
-def blindness(address: str, corpus: str, tokens: int, context: int = 256, device: str = "cpu") -> dict[str, float]:
+def blindness(
+    address: str, corpus: str, tokens: int, context: int = 256, device: str = "cpu", dtype: str = "float32"
+) -> dict[str, float]:
     """What centring the head does to its predictions on real text: losses before and after, and the KL between them.
 
-    The body runs in bf16 (weights of packaged models have 4 or 5 bits), the head and its logits in float32, sums in
-    float64.
+    The body's products are made in ``dtype``, the head's and its logits in float32, sums in float64.
     """
     model, tokenizer = checkpoints.load(address, device)
     stream = texts.tokens(corpus, tokenizer, "validation")[: tokens // context * context + 1].astype(np.int64)
     inputs, labels = torch.from_numpy(stream[:-1]).view(-1, context), torch.from_numpy(stream[1:])
-    weight = checkpoints.head(address).float().to(device)
-    centred = spectra.centre(weight)
-    body = model.base_model.to(torch.bfloat16)
+    readout = architecture.readout(model)
+    weights = readout.weight, spectra.centre(readout.weight)
+    architecture.cast(model, architecture.product_dtype(dtype))
     sums = torch.zeros(3, dtype=torch.float64)
     worst = 0.0
     for batch, target in zip(inputs.split(1), labels.view(-1, context).split(1), strict=True):
-        states = body(batch.to(device), use_cache=False).last_hidden_state.flatten(0, 1).float()
+        states = architecture.last_states(model, batch.to(device)).flatten(0, 1)
         for part, right in zip(states.split(CHUNK), target.flatten().to(device).split(CHUNK), strict=True):
-            before, after = (torch.log_softmax(part @ head.T, -1) for head in (weight, centred))
+            before, after = (readout.logits(part, weight).log_softmax(-1) for weight in weights)
             divergence = (before.exp() * (before - after)).sum(-1, dtype=torch.float64)
             worst = max(worst, float(divergence.abs().max()))
             losses = [-p.gather(1, right[:, None]).sum(dtype=torch.float64) for p in (before, after)]

@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 from threadpoolctl import threadpool_limits
 
-from lib.data import checkpoints, corpora
+from lib.data import architecture, checkpoints, corpora
 from lib.measure import bounds
 from lib.measure.softmax_problem import best_head, draw, gradient, loss, losses, optimum
 
@@ -117,8 +117,8 @@ def real_head(address, corpus, contexts, ranks, length=512, block=128, device="c
     ids = np.array(corpora.tokens(corpus, tokenizer, "validation")[: contexts // length * (length + 1)])
     windows = torch.as_tensor(ids.reshape(-1, length + 1).astype(np.int64), device=device)
     with torch.inference_mode():
-        states = torch.cat([model.base_model(window[None, :-1]).last_hidden_state[0] for window in windows])
-        head = model.get_output_embeddings().weight.float()
+        head = architecture.readout(model).matrix()
+        states = torch.cat([architecture.last_states(model, window[None, :-1])[0] for window in windows])
         return _cut(head, states.float(), windows[:, 1:].reshape(-1), ranks, block)
 
 
