@@ -136,13 +136,17 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             self.trouble = hub.fault(self.asked)
             if self.trouble and self.trouble.status:
                 return self.answer(self.trouble.status, b"", self.trouble.headers)
-            path = urlsplit(self.asked.path).path
+            path = urlsplit(self.path).path  # as it came: a slash in a revision is %2F
             if match := re.fullmatch(r"/other-host/([0-9a-f]{64})", path):
                 return self.large(match[1])
-            if match := re.fullmatch(r"/api/(models|datasets)/([^/]+/[^/]+)(?:/(\w[\w-]*)(?:/(.*))?)?", path):
-                return self.interface(f"{match[1]}/{match[2]}", match[3], match[4] or "")
+            if match := re.fullmatch(
+                r"/api/(models|datasets)/([^/]+/[^/]+)(?:/(\w[\w-]*)(?:/([^/]*)(?:/(.*))?)?)?", path
+            ):
+                return self.interface(
+                    f"{match[1]}/{match[2]}", match[3], *(unquote(part or "") for part in match.groups()[3:])
+                )
             if match := re.fullmatch(r"/(?:(datasets)/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
-                return self.resolve(f"{match[1] or 'models'}/{match[2]}", match[3], match[4])
+                return self.resolve(f"{match[1] or 'models'}/{match[2]}", unquote(match[3]), unquote(match[4]))
             return self.error(404, "RepoNotFound")
 
         def repository(self, name: str) -> Repository | None:
@@ -159,7 +163,7 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 return None
             return sha, repository.commits[sha]
 
-        def interface(self, name: str, what: str | None, rest: str) -> None:
+        def interface(self, name: str, what: str | None, revision: str, folder: str) -> None:
             repository = self.repository(name)
             if repository is None:
                 return None
@@ -170,8 +174,7 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 ]
                 return self.json({"branches": heads, "tags": [], "converts": []})
             if what in ("tree", "paths-info", "revision", None):
-                revision, _, folder = (rest or "main").partition("/")
-                found = self.files(repository, revision)
+                found = self.files(repository, revision or "main")
                 return None if found is None else self.listing(name, what, *found, folder)
             return self.error(404, "EntryNotFound")
 

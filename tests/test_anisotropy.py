@@ -106,3 +106,9 @@ def test_bad_input_is_one_clear_sentence(call, says):
     with pytest.raises(ValueError, match=says) as error:
         call()
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("size", [1e-310, 1e-170, 1e160, 1e300])
+def test_the_size_of_states_does_not_matter(size):
+    states = np.random.default_rng(0).standard_normal((50, 6)) + 1
+    assert anisotropy(states * size) == pytest.approx(anisotropy(states), abs=1e-4 if size < 1e-300 else 1e-12)

@@ -92,6 +92,26 @@ def test_another_tokenizer_has_its_own_tokens() -> None:
     assert set(np.unique(tokens)) <= {0, 1, 2} and (tokens == 0).sum() == len(offsets) - 1
 
 
+def test_truncation_and_padding_of_a_tokenizer_do_not_reach_a_corpus() -> None:
+    """A file may have them switched on; the tokenizer that was passed keeps them."""
+    words = Tokenizer(models.WordLevel({"<end>": 0, "<unknown>": 1, "the": 2}, unk_token="<unknown>"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    right = corpora.tokens("wiki-es", PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<end>"), "validation")
+    words.enable_truncation(4)
+    words.enable_padding(length=9)
+    cut = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<end>")
+    assert np.array_equal(corpora.tokens("wiki-es", cut, "validation"), right)
+    assert cut.backend_tokenizer.truncation["max_length"] == 4
+
+
+def test_a_tokenizer_written_in_python_is_refused() -> None:
+    class Slow:
+        eos_token_id = 0
+
+    with pytest.raises(ValueError, match="Slow is written in Python: expected one with a tokenizer.json"):
+        corpora.tokens("wiki-es", Slow())
+
+
 def test_fingerprints_tell_corpora_apart() -> None:
     prints = [corpora.fingerprint(name) for name in corpora.NAMES]
     assert len(set(prints)) == len(prints)

@@ -94,6 +94,57 @@ def test_choice_is_the_likelier_continuation(model, tokenizer):
     assert items[items.metric == "acc"].value.tolist() == [float(np.argmax(likelihoods) == answer) for answer in (0, 1)]
 
 
+ODD = ["[1, 2, 3]", "12", "{{ page }} and {% x %}", "['a']", "None", "1e5", '"quoted"', "{'a': 1}"]
+
+
+@pytest.mark.parametrize("text", ODD)
+def test_text_stays_text_whatever_it_looks_like(model, tokenizer, text):
+    """Against the same computation by hand: nothing is parsed, filled in or trimmed."""
+    items = harness.evaluate(
+        model,
+        tokenizer,
+        {
+            "page": harness.pages([text]),
+            "last": harness.last_words([f"{text} {text.split(' ')[-1]}"]),
+            "which": harness.choices([{"question": text, "choices": [text, "a river"], "answer": 0}]),
+        },
+    )
+    ids = [tokenizer.eos_token_id, *tokenizer.encode(text)]
+    assert items[items.task == "page"].value.item() == pytest.approx(float(log_likelihoods(model, ids).sum()), rel=1e-6)
+    start, end = tokenizer.encode(text), tokenizer.encode(" " + text.split(" ")[-1])
+    direct = float(log_likelihoods(model, start + end)[-len(end) :].sum())
+    last = items[(items.task == "last") & (items.metric == "perplexity")]
+    assert last.value.item() == pytest.approx(direct, rel=1e-6)
+    likelihoods = [
+        float(log_likelihoods(model, start + option)[-len(option) :].sum())
+        for option in (tokenizer.encode(f" {text}"), tokenizer.encode(" a river"))
+    ]
+    chosen = items[(items.task == "which") & (items.metric == "acc")]
+    assert chosen.value.item() == float(np.argmax(likelihoods) == 0)
+
+
+def test_what_is_no_item_is_refused_in_one_sentence():
+    good = {"question": "The river", "choices": ["runs", "sleeps"], "answer": 1}
+    for make in (harness.pages, harness.last_words, harness.choices):
+        with pytest.raises(ValueError, match="no items"):
+            make([])
+    for texts in ([""], ["  \n"], [None], [3]):
+        with pytest.raises(ValueError, match="expected text that is not empty"):
+            harness.pages(texts)
+    for text in ("word", " word ", "word  "):
+        with pytest.raises(ValueError, match="has one word"):
+            harness.last_words([text])
+    for answer in (2, -1, "1", 0.5, True, None):
+        with pytest.raises(ValueError, match="expected the index of one of 2 choices"):
+            harness.choices([good | {"answer": answer}])
+    with pytest.raises(ValueError, match="index of one of 0 choices"):
+        harness.choices([good | {"choices": []}])
+    with pytest.raises(ValueError, match="a choice of item 0 is ''"):
+        harness.choices([good | {"choices": ["runs", ""]}])
+    with pytest.raises(ValueError, match="item 1 has no answer"):
+        harness.choices([good, {"question": "q", "choices": ["a"]}])
+
+
 def test_is_silent_and_leaves_the_model_as_it_was(model, tokenizer, capfd):
     before = {name: value.clone() for name, value in model.state_dict().items()}
     harness.evaluate(model, tokenizer, {"wiki": harness.pages(TEXTS[2:])})

@@ -2,12 +2,15 @@
 
 import json
 from html.parser import HTMLParser
+from io import StringIO
 from urllib.parse import unquote, urlsplit
 
+import altair as alt
 import pandas as pd
 import pytest
 
-from lib.show import notebooks
+from lib.run import book as making
+from lib.show import charts, notebooks, tables
 
 
 class Page(HTMLParser):
@@ -92,3 +95,59 @@ def test_no_chapter_writes_to_stderr(book):
     for chapter, notebook in notebooks.notebooks(book / "source").items():
         noise = [o["text"] for c in notebook["cells"] for o in c.get("outputs", []) if o.get("name") == "stderr"]
         assert noise == [], chapter
+
+
+def notebook(output):
+    """A notebook of one figure."""
+    cell = {"cell_type": "code", "metadata": {"mystnb": {"figure": {"name": "fig-x"}}}, "outputs": [output]}
+    return json.dumps({"metadata": {}, "cells": [cell]})
+
+
+ODD = {
+    "name": ["007", "1e5", "NA", "2024-01-01", "true"],
+    "count": [1, 2**60 + 1, 3, 4, 5],
+    "rate": [1 / 3, 0, 1, 2, 3],
+}
+
+
+def test_data_of_a_table_are_those_of_its_frame(tmp_path):
+    """Text that reads like a number stays text, and digits that the table does not show are kept."""
+    data, metadata = tables.table(pd.DataFrame(ODD), {"rate": 2})._repr_mimebundle_()
+    (tmp_path / "x.ipynb").write_text(notebook({"data": data, "metadata": metadata}))
+    (figure,) = notebooks.figures(tmp_path)
+    back = pd.read_csv(StringIO(figure.data), dtype={"name": str}, keep_default_na=False)
+    pd.testing.assert_frame_equal(back, pd.DataFrame(ODD))
+    assert "0.33<" in data["text/html"]
+
+
+def test_data_of_a_chart_keep_their_types(tmp_path):
+    frame = pd.DataFrame({"name": ["007", "1e5"], "count": [1, 2]})
+    other = pd.DataFrame({"level": [0.5]})
+    dots = alt.Chart(frame).mark_point().encode(x="count:Q", y="name:N")
+    chart = alt.layer(dots, alt.Chart(other).mark_rule().encode(y="level:Q"), description="two data sets")
+    (tmp_path / "x.ipynb").write_text(notebook({"data": charts.bundle(chart.to_dict()), "metadata": {}}))
+    (figure,) = notebooks.figures(tmp_path)
+    assert sorted(figure.data.splitlines()) == [",,0.5", "007,1,", "1e5,2,", "name,count,level"]
+
+
+@pytest.mark.parametrize(
+    ("origin", "shown"),
+    [
+        ("https://example.org/a/b.git", "https://example.org/a/b"),
+        ("https://user:secret@example.org/a/b.git/", "https://example.org/a/b"),
+        ("https://secret@example.org:8443/a/b", "https://example.org:8443/a/b"),
+        ("https://example.org/a/b.git?token=secret#secret", "https://example.org/a/b"),
+        ("git@example.org:a/b.git", "https://example.org/a/b"),
+        ("secret@example.org:/a/b", "https://example.org/a/b"),
+        ("ssh://git@example.org:22/a/b.git", "https://example.org/a/b"),
+        ("http://secret@example.org/a/b", None),
+        ("https://secret@/a/b", None),
+        ("https://example.org:secret/a/b", None),
+        ("/home/secret/b", None),
+        ("file:///home/secret/b", None),
+        ("", None),
+    ],
+)
+def test_no_secret_of_the_origin_is_published(origin, shown):
+    assert making.public(origin) == shown
+    assert "secret" not in json.dumps(making.configuration(making.public(origin)))

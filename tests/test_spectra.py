@@ -149,3 +149,62 @@ def test_bad_input_is_one_clear_sentence(call, says):
     with pytest.raises(ValueError, match=says) as error:
         call()
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("size", [1e-310, 1e-170, 1e-30, 1.0, 1e160, 1e300])
+def test_a_spectrum_scales_with_its_head_at_any_size(size):
+    weight = np.random.default_rng(0).standard_normal((300, 8)) * np.geomspace(1, 1e-3, 8)
+    sigma = np.linalg.svd(weight, compute_uv=False)
+    scaled = spectra.singular_values(weight * size) / size
+    assert scaled == pytest.approx(sigma, rel=1e-9 if size > 1e-300 else 1e-3)  # the smallest floats have few digits
+    assert spectra.principal(weight * size, 2)[1] / size == pytest.approx(sigma[:2], rel=1e-6)
+    centred = spectra.centre(weight * size) / size
+    assert centred == pytest.approx(weight - weight.mean(0), abs=1e-12 if size > 1e-300 else 1e-5)
+
+
+@pytest.mark.parametrize("size", [1e-310, 1e-30, 1.0, 1e300])
+@pytest.mark.parametrize("rows", [3, 5000, 50_257])
+def test_rows_that_are_all_equal_leave_nothing_when_centred(rows, size):
+    """Else the spectrum would be one of rounding errors: flat or collapsed, whichever they happen to be."""
+    row = np.random.default_rng(rows).standard_normal(4) * size
+    left = spectra.centre(np.tile(row, (rows, 1)))
+    assert not left.any()
+    with pytest.raises(ValueError, match="not all zero"):
+        spectra.singular_entropy(spectra.singular_values(left))
+    with pytest.raises(ValueError, match="all zero"):
+        spectra.principal(left)
+
+
+def test_what_is_small_but_real_is_kept():
+    """A head that varies by a part in 1e12 has the spectrum of what varies."""
+    rng = np.random.default_rng(0)
+    row, rest = rng.standard_normal(8), rng.standard_normal((500, 8)) * np.geomspace(1, 0.1, 8)
+    weight = row + 1e-12 * rest
+    varies = weight - weight[0]  # exact: neighbours of one another
+    expected = np.linalg.svd(varies - varies.mean(0), compute_uv=False)
+    assert spectra.singular_values(spectra.centre(weight)) == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_float8_is_read_as_the_numbers_that_it_holds(dtype):
+    weight = torch.randn(200, 8, generator=torch.Generator().manual_seed(0)).to(dtype)
+    assert spectra.singular_values(weight) == pytest.approx(spectra.singular_values(weight.float()))
+    assert torch.equal(spectra.centre(weight), spectra.centre(weight.float()))
+    assert torch.equal(spectra.deflate(weight, np.arange(200.0)), spectra.deflate(weight.float(), np.arange(200.0)))
+
+
+@pytest.mark.parametrize("function", [spectra.singular_values, spectra.centre, spectra.gram, spectra.principal])
+@pytest.mark.parametrize(
+    "weight",
+    [
+        torch.ones(4, 2, dtype=torch.int8),
+        np.ones((4, 2), bool),
+        np.ones((4, 2), complex),
+        np.ones((4, 2), int).astype(object),
+    ],
+    ids=["int8", "bool", "complex", "object"],
+)
+def test_what_is_no_float_is_refused_by_its_dtype(function, weight):
+    with pytest.raises(ValueError, match="has dtype .*expected a float type"):
+        function(weight)
+    assert spectra.singular_values([[3, 0], [0, 4]]) == pytest.approx([4, 3])

@@ -17,17 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
-from lib.data import hub, tensors
+from lib.data import hub, weights
 from lib.data.cache import ROOT, cache, once
 from lib.data.sources import fetch, source
 
 MODELS = ("smollm2-135m", "gemma3-270m")
 TOKENIZERS = ("neox-20b", "gpt2")
-BIAS = "output_bias.safetensors"  # beside the weights, where a head was trained with one: transformers' heads have none
 
 
 @dataclass(frozen=True)
@@ -68,22 +66,22 @@ def load(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     """Model, in evaluation mode, and tokenizer. Raises ValueError where there is none at the address."""
     parsed = parse(address)
-    where = _where(parsed)
-    with hub.explained(parsed.name, parsed.revision):
-        model = AutoModelForCausalLM.from_pretrained(**where, dtype=dtype, trust_remote_code=False)
-    bias = Path(where["pretrained_model_name_or_path"]) / BIAS
-    if parsed.kind != "hub" and bias.exists():
-        model.get_output_embeddings().bias = torch.nn.Parameter(load_file(bias)["bias"].to(dtype))
-    return model.to(device).eval(), tokenizer(address)
+    model = weights.load(_folder(parsed), dtype)
+    return model.to(device), tokenizer(address)
 
 
 def tokenizer(address: str) -> PreTrainedTokenizerFast:
-    """Only the tokenizer of a model, or one of those that come without a model."""
+    """Only the tokenizer of a model, or one of those that come without a model. Raises ValueError without one."""
     parsed = parse(address)
     if parsed.kind == "package" and parsed.name in TOKENIZERS:
         return _packaged_tokenizer(parsed.name)
-    with hub.explained(parsed.name, parsed.revision):
-        return AutoTokenizer.from_pretrained(**_where(parsed), trust_remote_code=False)
+    folder = hub.folder(parsed.name, parsed.revision, model=False) if parsed.kind == "hub" else _folder(parsed)
+    weights.check_vocabulary(folder)
+    try:
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:  # each class of tokenizers refuses files in its own way
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"the tokenizer in {folder} can't be read ({reason}): fetch it again") from error
 
 
 def head(address: str, rows: int | None = None) -> torch.Tensor:
@@ -95,13 +93,7 @@ def head(address: str, rows: int | None = None) -> torch.Tensor:
     parsed = parse(address)
     if parsed.kind == "hub":
         return hub.head(parsed.name, parsed.revision, rows)
-    folder = Path(_where(parsed)["pretrained_model_name_or_path"])
-    tied = AutoConfig.from_pretrained(folder, trust_remote_code=False).tie_word_embeddings
-    name, file, place = tensors.find_head(os.listdir(folder), lambda part: (folder / part).open("rb"), tied)
-    if file is None:
-        return tensors.legacy_head(folder / name, tied, rows)
-    with file:
-        return tensors.read(file, place, rows)
+    return weights.read_head(_folder(parsed), rows)
 
 
 def revisions(name: str) -> list[str]:
@@ -140,7 +132,7 @@ def available(address: str) -> bool:
     if parsed.kind == "package":
         return source(parsed.name).state == "ready"
     try:
-        return bool(_where(parsed))
+        return weights.complete(_folder(parsed))
     except ValueError:
         return False
 
@@ -153,21 +145,17 @@ def download_size(address: str) -> dict[str, int]:
     return hub.download_size(parsed.name, parsed.revision)
 
 
-def _where(address: Address) -> dict[str, str | Path]:
-    """Arguments of from_pretrained."""
+def _folder(address: Address) -> Path:
+    """The folder with the files of a model, fetched from the hub or made from an archive where it is not there yet."""
     if address.kind == "hub":
-        return {"pretrained_model_name_or_path": address.name, "revision": hub.commit(address.name, address.revision)}
+        return hub.folder(address.name, address.revision)
     if address.kind == "package":
         if address.name in TOKENIZERS:
             raise ValueError(f"{address} is a tokenizer only: expected package:NAME with one of {', '.join(MODELS)}")
-        folder = once(cache() / "models" / source(address.name).folder.name, lambda path: _convert(path, address.name))
-        return {"pretrained_model_name_or_path": folder}
+        return once(cache() / "models" / source(address.name).folder.name, lambda path: _convert(path, address.name))
     if address.kind == "suite":
-        return {"pretrained_model_name_or_path": _suite() / _run(address)["path"] / _step(address)}
-    folder = _existing(address)
-    if not (folder / "config.json").exists():
-        raise ValueError(f"{folder} holds no config.json: expected a folder as save_pretrained writes it")
-    return {"pretrained_model_name_or_path": folder}
+        return _suite() / _run(address)["path"] / _step(address)
+    return _existing(address)
 
 
 def _existing(address: Address) -> Path:

@@ -5,7 +5,14 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from datasets import Dataset, load_from_disk
+from datasets import (
+    Dataset,
+    are_progress_bars_disabled,
+    disable_progress_bars,
+    enable_progress_bars,
+    load_from_disk,
+)
+from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from lib.data import hub_texts, texts
@@ -45,14 +52,18 @@ def token_documents(
 ) -> tuple[np.ndarray, np.ndarray]:
     """tokens() and where its documents begin: offsets (documents + 1,), document i is tokens[offsets[i]:offsets[i+1]].
 
-    Raises ValueError for a tokenizer without an end token, or an unknown name or split.
+    A tokenizer that was saved with truncation or padding switched on is read without. Raises ValueError for one that
+    the tokenizers library does not hold, one without an end token, or an unknown name or split.
     """
     _check(split)
     if tokenizer.eos_token_id is None:
         raise ValueError("the tokenizer has no end token: expected one to put between documents; set eos_token")
-    rules = f"{tokenizer.backend_tokenizer.to_str()} {tokenizer.eos_token_id}"
-    key = f"{_safe(name)}-{split or 'all'}-{_digest(fingerprint(name), rules)}"
-    folder = once(cache() / "tokens" / key, lambda path: _tokenise(path, documents(name, split)["text"], tokenizer))
+    rules = _rules(tokenizer)
+    key = f"{_safe(name)}-{split or 'all'}-{_digest(fingerprint(name), f'{rules.to_str()} {tokenizer.eos_token_id}')}"
+    folder = once(
+        cache() / "tokens" / key,
+        lambda path: _tokenise(path, documents(name, split)["text"], rules, tokenizer.eos_token_id),
+    )
     return np.load(folder / "tokens.npy", mmap_mode="r"), np.load(folder / "offsets.npy")
 
 
@@ -75,20 +86,37 @@ def _write(path: Path, name: str) -> None:
     if not kept:
         raise ValueError(f"{name} holds no text: expected at least one document; look at its source")
     names, cleaned = zip(*kept, strict=True)
-    Dataset.from_dict({"id": names, "text": cleaned}).save_to_disk(path)
+    corpus, silent = Dataset.from_dict({"id": names, "text": cleaned}), are_progress_bars_disabled()
+    disable_progress_bars()  # one for each of two dozen corpora, gone in a blink
+    try:
+        corpus.save_to_disk(path)
+    finally:
+        if not silent:
+            enable_progress_bars()
 
 
-def _tokenise(path: Path, corpus: Iterable[str], tokenizer: PreTrainedTokenizerFast) -> None:
+def _rules(tokenizer: PreTrainedTokenizerFast) -> Tokenizer:
+    """A copy of how a tokenizer cuts text: all of it, at its own length."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        raise ValueError(
+            f"{type(tokenizer).__name__} is written in Python: expected one with a tokenizer.json; convert it"
+        )
+    rules = Tokenizer.from_str(backend.to_str())
+    rules.no_truncation()
+    rules.no_padding()
+    return rules
+
+
+def _tokenise(path: Path, corpus: Iterable[str], rules: Tokenizer, end: int) -> None:
     corpus, lengths = list(corpus), []
     path.mkdir()
     with (path / "ids").open("wb") as file:
         for first in range(0, len(corpus), BATCH):
             # The tokenizers library itself: transformers would warn of every text longer than the model's context.
-            batch = tokenizer.backend_tokenizer.encode_batch_fast(
-                corpus[first : first + BATCH], add_special_tokens=False
-            )
+            batch = rules.encode_batch_fast(corpus[first : first + BATCH], add_special_tokens=False)
             for encoding in batch:
-                ids = np.array([*encoding.ids, tokenizer.eos_token_id], dtype=np.int32)
+                ids = np.array([*encoding.ids, end], dtype=np.int32)
                 ids.tofile(file)
                 lengths.append(len(ids))
     np.save(path / "tokens.npy", np.memmap(path / "ids", dtype=np.int32, mode="r"))

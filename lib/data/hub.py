@@ -6,9 +6,8 @@ What huggingface_hub decides stays its own: HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLIN
 import io
 import json
 import logging
-import pickle
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
@@ -16,7 +15,7 @@ from urllib.parse import quote
 import httpx2
 import torch
 from filelock import FileLock
-from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
+from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -26,17 +25,15 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_backoff, http_stream_backoff
+from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_backoff
 from safetensors.torch import save_file
-from tqdm import tqdm
-from transformers import AutoConfig
+from transformers import PreTrainedConfig
 
-from lib.data import tensors
+from lib.data import ranges, tensors, weights
 from lib.data.cache import cache, once
 
-ATTEMPTS = 6  # connections that a range may lose
 CHUNK = 1 << 25  # bytes of a head held in memory while it is fetched
-BUFFER = 1 << 16  # bytes read ahead where a file's directory is read piecemeal
+COMMIT = re.compile(r"[0-9a-fA-F]{40}")
 
 
 def commit(repository: str, revision: str | None = None, kind: str = "model") -> str:
@@ -45,8 +42,8 @@ def commit(repository: str, revision: str | None = None, kind: str = "model") ->
     kind: model or dataset. Raises ValueError or ConnectionError with one sentence.
     """
     revision = revision or "main"
-    if re.fullmatch(r"[0-9a-f]{40}", revision):
-        return revision
+    if COMMIT.fullmatch(revision):
+        return revision.lower()
     name = f"{kind}s/{repository}@{revision}"
     known = recorded()
     if name not in known:
@@ -81,28 +78,53 @@ def head(repository: str, revision: str | None = None, rows: int | None = None) 
         return tensors.read(file, place, rows)
 
 
+def folder(repository: str, revision: str | None = None, model: bool = True) -> Path:
+    """The folder in the cache of huggingface_hub from which a model, or just its tokenizer, loads; fetched if need be.
+
+    Raises ValueError or ConnectionError with one sentence.
+    """
+    pinned = commit(repository, revision)
+    kept = _kept(repository, pinned)
+    if kept is not None and weights.complete(kept, model):
+        return kept
+    with explained(repository, revision):
+        if constants.is_offline_mode():
+            raise OfflineModeIsEnabled
+        present = _sizes(repository, pinned)
+        if model:
+            _config(repository, pinned, present)
+        if not set(weights.VOCABULARIES) & set(present):
+            raise ValueError(
+                f"{repository} holds no tokenizer: expected one of {', '.join(weights.VOCABULARIES)}; use another model"
+            )
+        names = [name for name in present if re.fullmatch(r"[^/]+\.(json|txt|model|jinja)", name)]
+        names = [name for name in names if name not in tensors.WEIGHTS]
+        names.sort(key=weights.VOCABULARIES.__contains__)  # last, as a tokenizer is there when its vocabulary is
+        if model:
+            names += [name for name in present if name == weights.BIAS] + _shards(repository, pinned, present)
+        for name in names:
+            path = Path(hf_hub_download(repository, name, revision=pinned))
+    return path.parent
+
+
 def cached(repository: str, revision: str | None = None) -> bool:
-    """Whether a model is in the cache of huggingface_hub."""
-    pinned = recorded().get(f"models/{repository}@{revision or 'main'}", revision)
-    return isinstance(try_to_load_from_cache(repository, "config.json", revision=pinned), str)
+    """Whether all that a model is loaded from is in the cache of huggingface_hub."""
+    revision = revision or "main"
+    pinned = revision.lower() if COMMIT.fullmatch(revision) else recorded().get(f"models/{repository}@{revision}")
+    kept = _kept(repository, pinned or revision)
+    return kept is not None and weights.complete(kept)
 
 
 def download_size(repository: str, revision: str | None = None) -> dict[str, int]:
-    """Bytes still to fetch for the head alone and for the whole model, from the sizes that the hub states."""
+    """Bytes still to fetch for the head alone and for the whole model, as the hub and the files state them."""
     pinned = commit(repository, revision)
     with explained(repository, revision):
-        files = _ask(f"models/{repository}/revision/{pinned}", blobs=True)["siblings"]
-        config = AutoConfig.from_pretrained(repository, revision=pinned, trust_remote_code=False)
-    sizes = {file["rfilename"]: file.get("size", 0) for file in files}
-    weights = [name for name in sizes if re.fullmatch(r"model(-\d+-of-\d+)?\.safetensors", name)] or [
-        name for name in sizes if re.fullmatch(r"pytorch_model(-\d+-of-\d+)?\.bin", name)
-    ]
-    missing = [name for name in weights if try_to_load_from_cache(repository, name, revision=pinned) is None]
-    stored = config.vocab_size * config.hidden_size * (config.dtype or torch.float16).itemsize
-    return {
-        "head": 0 if _head_file(repository, pinned).exists() else stored,
-        "model": sum(sizes[name] for name in missing),
-    }
+        sizes, sought = _sizes(repository, pinned), 0
+        missing = [name for name in _shards(repository, pinned, sizes) if not _path(repository, name, pinned)]
+        if not _head_file(repository, pinned).exists():
+            name, file, place = _find_head(repository, pinned, sizes)
+            sought = place.bytes if file else sizes[name] * (name in missing)
+    return {"head": sought, "model": sum(sizes[name] for name in missing)}
 
 
 @contextmanager
@@ -122,72 +144,6 @@ def explained(repository: str, revision: str | None = None) -> Iterator[None]:
         client.setLevel(level)
 
 
-class _RangeFile(io.RawIOBase):
-    """A file of a repository, read by range requests that go on where a connection was cut."""
-
-    def __init__(self, repository: str, name: str, pinned: str, bar: bool = False):
-        self.name = name
-        self._url = hf_hub_url(repository, name, revision=pinned)
-        metadata = get_hf_file_metadata(self._url, retry_on_errors=True)
-        if metadata.size is None:
-            raise ValueError(f"the hub does not say how long {name} is: expected a Content-Length; use another mirror")
-        self._size, self._bar, self._position = metadata.size, bar, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
-        return self._position
-
-    def tell(self) -> int:
-        return self._position
-
-    def readinto(self, buffer: memoryview) -> int:
-        view = memoryview(buffer).cast("B")[: max(0, self._size - self._position)]
-        done, cuts = 0, 0
-        with tqdm(
-            total=len(view),
-            unit="B",
-            unit_scale=True,
-            desc=self.name[:40],
-            disable=None if self._bar and len(view) > 16 * BUFFER else True,
-        ) as bar:
-            while done < len(view):
-                count, error = self._receive(view[done:], self._position + done, bar)
-                done += count
-                cuts = 0 if count else cuts + 1
-                if error and cuts >= ATTEMPTS:
-                    raise error
-        self._position += done
-        return done
-
-    def _receive(self, view: memoryview, start: int, bar: tqdm) -> tuple[int, httpx2.HTTPError | None]:
-        """Bytes of one connection, and what cut it. The error must not pass through the client's own retry loop."""
-        wanted = f"{start}-{start + len(view) - 1}"
-        headers = build_hf_headers() | {"Range": f"bytes={wanted}", "Accept-Encoding": "identity"}
-        done, cut = 0, None
-        with http_stream_backoff("GET", self._url, headers=headers, timeout=60, base_wait_time=0.5) as response:
-            hf_raise_for_status(response)
-            stated = response.headers.get("Content-Range", "")
-            if response.status_code != 206 or stated != f"bytes {wanted}/{self._size}":
-                raise ValueError(
-                    f"the hub answered {response.status_code} {stated!r} for bytes {wanted} of the "
-                    f"{self._size} of {self.name}: expected exactly that range; use another mirror"
-                )
-            try:
-                for block in response.iter_raw():
-                    view[done : done + len(block)] = block
-                    done += len(block)
-                    bar.update(len(block))
-            except httpx2.HTTPError as error:
-                cut = error.with_traceback(None)  # which would keep the buffer alive
-        return done, cut
-
-
 def _ask(path: str, **parameters: object) -> dict:
     """An answer of the hub's interface; unlike the client's own calls, repeated while the hub is busy or cut off."""
     response = http_backoff(
@@ -203,19 +159,46 @@ def _ask(path: str, **parameters: object) -> dict:
     return response.json()
 
 
+def _sizes(repository: str, pinned: str) -> dict[str, int]:
+    """The files of a repository, and their bytes."""
+    files = _ask(f"models/{repository}/revision/{pinned}", blobs=True)["siblings"]
+    return {file["rfilename"]: file.get("size") or 0 for file in files}
+
+
+def _config(repository: str, pinned: str, present: Collection[str]) -> PreTrainedConfig:
+    names = {"config.json", weights.ADAPTER} & set(present)
+    if not names:
+        raise ValueError(f"{repository} has no config.json at {pinned[:12]}: expected a model's repository")
+    paths = [Path(hf_hub_download(repository, name, revision=pinned)) for name in names]
+    return weights.config(paths[0].parent)
+
+
+def _shards(repository: str, pinned: str, present: Collection[str]) -> list[str]:
+    """The files of the weights, all of which must be there."""
+
+    def read(name: str) -> bytes:
+        return Path(hf_hub_download(repository, name, revision=pinned)).read_bytes()
+
+    names = tensors.shards(present, read)
+    for name in names:
+        tensors.check_present(name, present)
+    return names
+
+
+def _find_head(
+    repository: str, pinned: str, present: Collection[str]
+) -> tuple[str, io.BufferedReader | None, tensors.Place | None]:
+    tied = weights.tied(_config(repository, pinned, present))
+    return tensors.find_head(present, lambda name: ranges.opened(repository, name, pinned), tied)
+
+
 def _keep_head(path: Path, repository: str, pinned: str, revision: str | None) -> None:
     """Write the head as a safetensors file of one tensor, holding only a part in memory."""
     with explained(repository, revision):
-        files = [file["rfilename"] for file in _ask(f"models/{repository}/revision/{pinned}")["siblings"]]
-        if "config.json" not in files:
-            raise ValueError(f"{repository}@{revision or 'main'} has no config.json: expected a model's repository")
-        tied = AutoConfig.from_pretrained(repository, revision=pinned, trust_remote_code=False).tie_word_embeddings
-
-        def open_file(name: str) -> io.BufferedReader:
-            return io.BufferedReader(_RangeFile(repository, name, pinned, bar=True), BUFFER)
-
-        name, file, place = tensors.find_head(files, open_file, tied)
+        present = _sizes(repository, pinned)
+        name, file, place = _find_head(repository, pinned, present)
         if file is None:
+            tied = weights.tied(_config(repository, pinned, present))
             whole = Path(hf_hub_download(repository, name, revision=pinned))
             save_file({tensors.HEADS[0]: tensors.legacy_head(whole, tied)}, path)
             return
@@ -231,11 +214,23 @@ def _head_file(repository: str, pinned: str) -> Path:
     return cache() / "heads" / f"{repository.replace('/', '--')}@{pinned[:12]}.safetensors"
 
 
+def _path(repository: str, name: str, revision: str, kind: str = "model") -> Path | None:
+    """A file in the cache of huggingface_hub."""
+    found = try_to_load_from_cache(repository, name, revision=revision, repo_type=kind)
+    return Path(found) if isinstance(found, str) else None
+
+
+def _kept(repository: str, revision: str) -> Path | None:
+    """The folder in the cache of huggingface_hub with some of the files of a revision."""
+    found = [path for name in ("config.json", *weights.VOCABULARIES) if (path := _path(repository, name, revision))]
+    return found[0].parent if found else None
+
+
 def _commit_in_cache(repository: str, revision: str, kind: str) -> str:
-    found = try_to_load_from_cache(repository, "config.json", revision=revision, repo_type=kind)
-    if not isinstance(found, str):
+    found = _path(repository, "config.json", revision, kind)
+    if found is None:
         raise OfflineModeIsEnabled
-    return Path(found).parent.name
+    return found.parent.name
 
 
 def _record(name: str, pinned: str) -> None:
@@ -269,12 +264,6 @@ def _explanation(error: BaseException, repository: str, revision: str) -> Except
             f"{repository} has no revision {revision!r}: lib.data.checkpoints.revisions({repository!r}) lists them",
         ),
         (LocalEntryNotFoundError, ConnectionError, f"{where} is not in the cache and {hub} cannot be reached"),
-        (
-            pickle.UnpicklingError,
-            ValueError,
-            f"{where} has a pickle that holds more than tensors: refused without running it; "
-            "use a safetensors revision",
-        ),
         (EntryNotFoundError, ValueError, f"{where} lacks a file that a model needs: choose another revision"),
     )
     for kind, raised, sentence in sentences:

@@ -1,43 +1,35 @@
 """One tensor out of a checkpoint file, reading only its place in the file and its own bytes.
 
-A file is anything binary that can be read and sought: a local file, or one on a server read by ranges (lib.data.hub).
-Checkpoints are untrusted: a pickle is read by an unpickler that knows state dicts and nothing else.
+A file is anything binary that can be read and sought: a local file, or one on a server (lib.data.ranges).
+Checkpoints are untrusted: of a pickle, only what PyTorch's weights-only unpickler allows is read (lib.data.pickled).
 """
 
-import collections
-import io
 import json
 import math
-import pickle
-import pickletools
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from lib.data import pickled
 
 HEADS = ("embed_out.weight", "lm_head.weight", "output_layer.weight")  # GPT-NeoX's files; most others; Megatron's
 INPUTS = ("embed_in.weight", "wte.weight", "embed_tokens.weight", "word_embeddings.weight")  # serve as tied heads
+RARE_HEADS = ("head.weight",)  # RWKV's; elsewhere it can be a part of something else
+RARE_INPUTS = ("tokens_embed.weight", "tok_embeddings.weight", "embeddings.weight", "embedding.weight", "w.weight")
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
-LARGEST_DIRECTORY = 100 << 20  # bytes; the limit of the safetensors format, far above any state dict's pickle
+WRAPPERS = ("_orig_mod", "_forward_module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")  # parts of keys
+POINTER = b"version https://git-lfs"
+LARGEST_HEADER = 100 << 20  # bytes; the limit of the safetensors format
 
 Choose = Callable[[Iterable[str], str], str]  # (keys, name of the file) -> key of the head
 
-_SAFETENSORS_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-_STORAGE_DTYPES = {
-    "Double": torch.float64,
-    "Float": torch.float32,
-    "Half": torch.float16,
-    "BFloat16": torch.bfloat16,
-    "Long": torch.int64,
-    "Int": torch.int32,
-    "Short": torch.int16,
-    "Char": torch.int8,
-    "Byte": torch.uint8,
-    "Bool": torch.bool,
-}
+_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -46,8 +38,7 @@ class Place:
 
     dtype: torch.dtype
     shape: tuple[int, ...]
-    start: int  # first byte, in the file; in a .bin at first: in its storage
-    storage: str = ""  # record of a .bin
+    start: int  # first byte, in the file
 
     @property
     def bytes(self) -> int:
@@ -56,7 +47,7 @@ class Place:
 
 
 def find_head(
-    names: Iterable[str], open_file: Callable[[str], BinaryIO], tied: bool
+    names: Collection[str], open_file: Callable[[str], BinaryIO], tied: bool
 ) -> tuple[str, BinaryIO | None, Place | None]:
     """The file of a checkpoint that holds its head, opened, and the head's place in it.
 
@@ -71,40 +62,80 @@ def find_head(
             raise ValueError(f"{where} holds no head: expected one of {', '.join(HEADS)}, or a tied input embedding")
         return key
 
-    present = [name for name in WEIGHTS if name in set(names)]
-    if not present:
-        raise ValueError(f"there are no weights: expected one of {', '.join(WEIGHTS)}")
-    name = present[0]
+    name = weights_name(names)
     try:
         if name.endswith(".json"):
-            with open_file(name) as index:
-                shards = weight_map(index.read())
-            name = shards[choose(shards, name)]
-        file = open_file(name)
+            with open_whole(name, names, open_file) as index:
+                files = weight_map(index.read())
+            name = files[choose(files, name)]
+        file = open_whole(name, names, open_file)
         if name.endswith(".safetensors"):
             return name, file, _in_safetensors(file, name, choose)
-        if file.read(4) != b"PK\3\4":
+        if not pickled.is_zip(file):
             file.close()
             return name, None, None
         return name, file, _in_zip(file, name, choose)
-    except (zipfile.BadZipFile, KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (zipfile.BadZipFile, KeyError, TypeError, AttributeError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(f"{name} is corrupt ({error!r}): expected a checkpoint; fetch it again") from error
+
+
+def weights_name(names: Collection[str]) -> str:
+    """The file, or the index of the files, that holds the weights; transformers chooses in the same order."""
+    for name in WEIGHTS:
+        if name in names:
+            return name
+    raise ValueError(f"there are no weights: expected one of {', '.join(WEIGHTS)}")
+
+
+def check_present(name: str, names: Collection[str]) -> None:
+    """Raise ValueError where a file that is wanted, as a shard that an index names, is not there."""
+    if name not in names:
+        raise ValueError(f"{name} is absent though the index of the shards names it: finish the download")
+
+
+def open_whole(name: str, names: Collection[str], open_file: Callable[[str], BinaryIO]) -> BinaryIO:
+    """A file, opened. Raises ValueError where it is absent, or where only Git's pointer to it is there."""
+    check_present(name, names)
+    file = open_file(name)
+    beginning = file.read(len(POINTER))
+    file.seek(0)
+    if beginning == POINTER:
+        file.close()
+        raise ValueError(
+            f"{name} is a Git LFS pointer, not the file it stands for: run `git lfs pull`, or fetch it again"
+        )
+    return file
 
 
 def head_key(keys: Iterable[str], tied: bool) -> str | None:
     """The tensor that is the head among those of a checkpoint: its own, or the input embedding where they are tied."""
-    for ending in HEADS + (INPUTS if tied else ()):
-        found = [key for key in keys if key == ending or key.endswith("." + ending)]
+    for ending in HEADS + (INPUTS + RARE_INPUTS if tied else ()) + RARE_HEADS:
+        found = [key for key in keys if f".{unwrapped(key)}".endswith(f".{ending}")]
         if found:
             return min(found, key=len)  # the model's own, not that of a part of it
     return None
 
 
+def unwrapped(key: str) -> str:
+    """A key without what compiling, sharding or checkpointing a module put into it."""
+    return ".".join(part for part in key.split(".") if part not in WRAPPERS)
+
+
+def shards(names: Collection[str], read_whole: Callable[[str], bytes]) -> list[str]:
+    """The files that hold the weights of a checkpoint; read_whole(name) reads the index of them, where there is one."""
+    name = weights_name(names)
+    return sorted(set(weight_map(read_whole(name)).values())) if name.endswith(".json") else [name]
+
+
 def weight_map(index: bytes) -> dict[str, str]:
     """Tensor -> file of a sharded checkpoint, from its index. Raises ValueError where a file is not a plain name."""
-    files = json.loads(index)["weight_map"]
-    for name in files.values():
-        if PurePosixPath(name).name != name or not name.endswith((".safetensors", ".bin")) or set(name) & set("\\:"):
+    try:
+        files = json.loads(index)["weight_map"]
+        paths = [(name, PurePosixPath(name)) for name in files.values()]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"the index of the shards is corrupt ({error!r}): fetch it again") from error
+    for name, path in paths:
+        if path.name != name or path.suffix not in (".safetensors", ".bin") or set(name) & set("\\:"):
             raise ValueError(
                 f"the index of the shards points at {name!r}: expected the name of a file beside it; "
                 "do not use this checkpoint"
@@ -123,23 +154,30 @@ def read(file: BinaryIO, place: Place, rows: int | None = None) -> torch.Tensor:
     return torch.frombuffer(buffer, dtype=place.dtype).reshape(place.shape)
 
 
-def legacy_head(path: Path, tied: bool, rows: int | None = None) -> torch.Tensor:
-    """The head of a .bin from before PyTorch 1.6, which must be loaded whole, by weights-only unpickling."""
+def read_file(path: Path) -> dict[str, torch.Tensor]:
+    """Every tensor of a file, by name; of most files they stay on the disk until they are used.
+
+    Raises ValueError where the file is not what its name says, or holds more than tensors.
+    """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever a hostile pickle can provoke
-        raise ValueError(
-            f"{path.name} is no plain state dict ({error!r:.200}): refused; use a safetensors revision"
-        ) from error
+        return load_file(path) if path.suffix == ".safetensors" else pickled.load(path)
+    except (SafetensorError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path.name} is corrupt ({error}): expected a checkpoint; fetch it again") from error
+
+
+def legacy_head(path: Path, tied: bool, rows: int | None = None) -> torch.Tensor:
+    """The head of a .bin from before PyTorch 1.6, which must be read whole."""
+    state = read_file(path)
     key = head_key(state, tied)
     if key is None:
         raise ValueError(f"{path.name} holds no head: expected one of {', '.join(HEADS)}, or a tied input embedding")
+    _readable(state[key].dtype, path.name)
     return state[key][: kept_rows(state[key].shape, rows)].clone()
 
 
 def header(place: Place) -> bytes:
     """What a safetensors file of just that tensor, as a head, begins with."""
-    (code,) = [code for code, dtype in _SAFETENSORS_DTYPES.items() if dtype == place.dtype]
+    (code,) = [code for code, dtype in _DTYPES.items() if dtype == place.dtype]
     text = json.dumps({HEADS[0]: {"dtype": code, "shape": place.shape, "data_offsets": [0, place.bytes]}}).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text
@@ -166,86 +204,40 @@ def fill(file: BinaryIO, start: int, view: memoryview) -> None:
 
 
 def _in_safetensors(file: BinaryIO, name: str, choose: Choose) -> Place:
-    file.seek(0)
     length = int.from_bytes(file.read(8), "little")
-    if not 2 <= length <= LARGEST_DIRECTORY:
+    if not 2 <= length <= LARGEST_HEADER:
         raise ValueError(f"{name} is not a safetensors file: its header claims {length} bytes; fetch it again")
     header = json.loads(file.read(length))
     entry = header[choose([key for key in header if key != "__metadata__"], name)]
     first, last = entry["data_offsets"]
-    if entry["dtype"] not in _SAFETENSORS_DTYPES:
-        raise ValueError(f"the head in {name} is {entry['dtype']}: expected one of {', '.join(_SAFETENSORS_DTYPES)}")
-    place = Place(_SAFETENSORS_DTYPES[entry["dtype"]], tuple(entry["shape"]), 8 + length + first)
+    dtype = _readable(_DTYPES.get(entry["dtype"], entry["dtype"]), name)
+    place = Place(dtype, tuple(entry["shape"]), 8 + length + first)
     if first < 0 or last - first != place.bytes or any(side < 0 for side in place.shape):
         raise ValueError(f"{name} is corrupt: its head's shape and its {last - first} bytes disagree; fetch it again")
     return place
 
 
 def _in_zip(file: BinaryIO, name: str, choose: Choose) -> Place:
-    with zipfile.ZipFile(file) as archive:
-        records = {record.filename: record for record in archive.infolist()}
-        pickles = [record for record in records if record.count("/") == 1 and record.endswith("/data.pkl")]
-        if len(pickles) != 1:
-            raise ValueError(f"{name} is not a PyTorch checkpoint: expected one data.pkl in it, found {len(pickles)}")
-        directory, prefix = pickles[0], pickles[0].removesuffix("data.pkl")
-        if _stored(records[directory], name).file_size > LARGEST_DIRECTORY:
-            raise ValueError(f"the pickle in {name} is too large for a state dict: do not use this checkpoint")
-        if prefix + "byteorder" in records and archive.read(_stored(records[prefix + "byteorder"], name)) != b"little":
-            raise ValueError(f"{name} was written on a big-endian machine: expected little; convert it to safetensors")
-        tensors = _unpickle(archive.read(directory), name)
-        place = tensors[choose(tensors, name)]
-        record = _stored(records[f"{prefix}data/{place.storage}"], name)
-        if place.start < 0 or place.start + place.bytes > record.file_size:
-            raise ValueError(f"{name} is corrupt: its head is longer than the storage it names; fetch it again")
-        # The directory at the end of a zip does not say how long the record's own header is: that one is read.
-        file.seek(record.header_offset)
-        local = file.read(30)
-        lengths = int.from_bytes(local[26:28], "little") + int.from_bytes(local[28:30], "little")
-        return replace(place, start=record.header_offset + 30 + lengths + place.start)
+    tensors, records = pickled.directory(file, name)
+    head = tensors[choose(tensors, name)]
+    if not head.is_contiguous():
+        raise ValueError(f"the head in {name} is stored transposed or with gaps: save it again as .contiguous()")
+    record = records[head.untyped_storage().record]
+    start = head.storage_offset() * head.dtype.itemsize
+    place = Place(_readable(head.dtype, name), tuple(head.shape), start)
+    if start + place.bytes > record.file_size:
+        raise ValueError(f"{name} is corrupt: its head is longer than the storage it names; fetch it again")
+    # The directory at the end of a zip does not say how long the record's own header is: that one is read.
+    file.seek(record.header_offset)
+    local = file.read(30)
+    lengths = int.from_bytes(local[26:28], "little") + int.from_bytes(local[28:30], "little")
+    return replace(place, start=record.header_offset + 30 + lengths + start)
 
 
-def _stored(record: zipfile.ZipInfo, name: str) -> zipfile.ZipInfo:
-    """PyTorch never compresses: what is compressed could unpack to anything."""
-    if record.compress_type != zipfile.ZIP_STORED or record.file_size != record.compress_size:
-        raise ValueError(f"{name} is compressed, which PyTorch's files are not: do not use this checkpoint")
-    return record
-
-
-class _StateDict(pickle.Unpickler):
-    """Reads state dicts as places of tensors; whatever else a pickle asks for is refused, never imported."""
-
-    known = {
-        ("collections", "OrderedDict"): collections.OrderedDict,
-        ("torch._utils", "_rebuild_tensor_v2"): lambda *parts: _place(*parts),
-        ("torch._utils", "_rebuild_parameter"): lambda data, *_: data,
-    } | {("torch", f"{kind}Storage"): dtype for kind, dtype in _STORAGE_DTYPES.items()}
-
-    def find_class(self, module: str, name: str) -> object:
-        if (module, name) not in self.known:
-            raise ValueError(f"it asks for {module}.{name}")
-        return self.known[module, name]
-
-    def persistent_load(self, pid: tuple) -> tuple[torch.dtype, str]:
-        _, dtype, key, _, _ = pid
-        return dtype, key
-
-
-def _place(storage: tuple[torch.dtype, str], offset: int, shape: tuple, stride: tuple, *_: object) -> Place:
-    dtype, key = storage
-    contiguous = tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
-    # A tensor that is a view has no one place; only a head that is one is an error, raised when it is asked for.
-    return Place(dtype, tuple(shape), offset * dtype.itemsize if tuple(stride) == contiguous else -1, key)
-
-
-def _unpickle(data: bytes, name: str) -> dict[str, Place]:
-    try:
-        for opcode, argument, _ in pickletools.genops(data):
-            if "PUT" in opcode.name and int(argument) > len(data):  # would reserve memory for that many objects
-                raise ValueError("it numbers its objects beyond its length")
-        tensors = _StateDict(io.BytesIO(data)).load()
-        return {key: place for key, place in tensors.items() if isinstance(place, Place)}
-    except Exception as error:  # whatever a hostile pickle can provoke
+def _readable(dtype: torch.dtype | str, name: str) -> torch.dtype:
+    if dtype not in _DTYPES.values():
+        known = ", ".join(str(known).removeprefix("torch.") for known in _DTYPES.values())
         raise ValueError(
-            f"the pickle in {name} is no plain state dict ({error}): refused without running it; "
-            "use a safetensors revision"
-        ) from error
+            f"the head in {name} is stored as {dtype}: expected one of {known}; convert it, or use another revision"
+        )
+    return dtype

@@ -4,21 +4,21 @@ With u = h / ||h||, the sum of cosines over ordered pairs i != j is ||sum_i u_i|
 all that is needed, so a corpus is measured batch by batch, and an interval over documents costs no second pass.
 """
 
-from typing import Any
-
 import numpy as np
 import torch
 from scipy.stats import t
 
-ROWS = 512  # states widened to float64 at a time: 2 MB at d = 576, small enough to stay in cache
+from lib.measure.arrays import HIGH, LOW, Array, floats, scaled, unscaled
+from lib.measure.spectra import ROUNDING, centre
 
-Array = Any  # a list, a NumPy array or a tensor of any float dtype, on any device
+ROWS = 512  # states widened to float64 at a time: 2 MB at d = 576, small enough to stay in cache
 
 
 def anisotropy(states: Array) -> float:
     """Mean cosine over ordered pairs i != j of N states (N, d), in [-1, 1]; the paper's equation of Section 4.1.
 
-    Raises ValueError with fewer than two states, a zero state or one that is not finite.
+    States are of any float type and any size. Raises ValueError with fewer than two states, a zero state or one that
+    is not finite.
     """
     return float(from_sum(unit_sum(states), len(states)))
 
@@ -28,17 +28,17 @@ def unit_sum(states: Array) -> np.ndarray:
 
     Raises ValueError on a zero state or one that is not finite.
     """
-    if not torch.is_tensor(states):
-        states = np.asarray(states)
-    if states.ndim != 2 or 0 in states.shape:
-        raise ValueError(f"states have shape {tuple(states.shape)}: pass (N, d), one row for each token.")
+    states = _matrix(states)
     total = 0.0
     for start in range(0, len(states), ROWS):
         block = states[start : start + ROWS]
         if not torch.is_tensor(block):
             block = torch.from_numpy(np.array(block, dtype=np.float64))
-        block = block.detach().to(torch.float64)
+        block = block.to(torch.float64)
         norms = torch.linalg.vector_norm(block, dim=1)
+        if not ((norms > LOW) & (norms < HIGH)).all():  # squares leave the range of float64, or a state has no length
+            block = block / block.abs().amax(1, keepdim=True)
+            norms = torch.linalg.vector_norm(block, dim=1)
         if not ((norms > 0) & torch.isfinite(norms)).all():
             raise ValueError("a state is zero or not finite, so it has no direction: leave out padding.")
         total = total + norms.reciprocal() @ block
@@ -77,13 +77,26 @@ def interval(totals: np.ndarray, counts: np.ndarray, level: float = 0.95) -> tup
 def all_but_the_top(states: Array, count: int = 0) -> torch.Tensor:
     """States (N, d) minus their mean and their projection on the ``count`` leading principal directions, float64.
 
-    Source: Mu and Viswanath (2018). Raises ValueError unless 0 <= count < d.
+    A state of which only rounding errors are left is exactly zero. Source: Mu and Viswanath (2018). Raises ValueError
+    unless 0 <= count < d and the states are finite.
     """
-    states = torch.as_tensor(states).detach().to(torch.float64)
-    if not 0 <= count < states.shape[1]:
-        raise ValueError(f"count is {count}: remove 0 to {states.shape[1] - 1} directions of {states.shape[1]}.")
-    states = states - states.mean(0)
+    states = torch.as_tensor(_matrix(states)).to(torch.float64)
+    width = states.shape[1]
+    if not 0 <= count < width:
+        raise ValueError(f"count is {count}: remove 0 to {width - 1} directions of {width}.")
+    states = centre(states)
     if count == 0:
         return states
+    states, exponent = scaled(states)
     top = torch.linalg.eigh(states.T @ states).eigenvectors[:, -count:]
-    return states - states @ top @ top.T
+    rest = states - states @ top @ top.T
+    before, after = (torch.linalg.vector_norm(part, dim=1) for part in (states, rest))
+    rest[after <= width * ROUNDING * before] = 0
+    return unscaled(rest, exponent)
+
+
+def _matrix(states: Array) -> np.ndarray | torch.Tensor:
+    states = floats(states, "states")
+    if states.ndim != 2 or 0 in states.shape:
+        raise ValueError(f"states have shape {tuple(states.shape)}: pass (N, d), one row for each token.")
+    return states

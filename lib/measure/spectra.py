@@ -4,37 +4,29 @@ A head is a (V, d) matrix with V of the order of 1e5 and d of 1e3. It is widened
 """
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import torch
 
+from lib.measure.arrays import Array, floats, numbers, scaled, unscaled
+
 ROWS = 2048  # rows widened at a time: 8 MB at d = 512
 GUARD = 1e-8  # smallest ratio of eigenvalues read off a Gram matrix, i.e. a condition number of 1e4
 FLOOR = 1e-14  # ratio of eigenvalues below which a Gram matrix holds rounding errors only
-
-Array = Any  # a list, a NumPy array or a tensor of any float dtype, on any device
+ROUNDING = 8 * np.finfo(np.float64).eps  # 1.8e-15: what rounding leaves of a column that a projection takes away
 
 
 def singular_values(weight: Array) -> np.ndarray:
     """Singular values of a head, in descending order.
 
-    ``weight`` is (V, d); the result is (d,) float64, zero beyond the rank up to rounding. A Gram matrix squares the
-    condition number k, so that a singular value read off it has a relative error of about 1e-15 k^2: 1e-7 at the guard.
-    Beyond it the head is first multiplied by a (d, d) matrix that makes its columns nearly orthonormal, which brings
-    the error to about 1e-16 k. Raises ValueError unless ``weight`` is a finite, non-empty matrix.
+    ``weight`` is (V, d) of any float type and any size; the result is (d,) float64, zero beyond the rank up to
+    rounding. A Gram matrix squares the condition number k, so that a singular value read off it has a relative error
+    of about 1e-15 k^2: 1e-7 at the guard. Beyond it the head is first multiplied by a (d, d) matrix that makes its
+    columns nearly orthonormal, which brings the error to about 1e-16 k. Raises ValueError unless ``weight`` is a
+    finite, non-empty matrix.
     """
-    weight = _matrix(weight)
-    first = gram(weight)
-    eigenvalues = np.linalg.eigvalsh(first.cpu().numpy())
-    if eigenvalues[0] > GUARD * eigenvalues[-1]:
-        return np.sqrt(eigenvalues[::-1])
-    if eigenvalues[-1] <= 0:
-        return np.zeros(weight.shape[1])
-    eigenvalues, vectors = np.linalg.eigh(first.cpu().numpy())
-    scale = np.sqrt(eigenvalues.clip(min=FLOOR * eigenvalues[-1]))
-    shares, rotation = np.linalg.eigh(gram(weight, vectors / scale).cpu().numpy())  # near the identity
-    return np.linalg.svd(np.sqrt(shares.clip(min=0))[:, None] * rotation.T * scale, compute_uv=False)
+    weight, exponent = scaled(_matrix(weight))
+    return unscaled(_singular_values(weight), exponent)
 
 
 def principal(weight: Array, count: int = 1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -42,16 +34,18 @@ def principal(weight: Array, count: int = 1) -> tuple[np.ndarray, np.ndarray, np
 
     Each left vector has a mean of at least zero. Raises ValueError unless 1 <= count <= rank of ``weight`` (V, d).
     """
-    weight = _matrix(weight)
-    eigenvalues, vectors = np.linalg.eigh(gram(weight).cpu().numpy())
-    rank = int((eigenvalues > FLOOR * eigenvalues[-1]).sum())
+    weight, exponent = scaled(_matrix(weight))
+    eigenvalues, vectors = np.linalg.eigh(_gram(weight).cpu().numpy())
+    rank = int((eigenvalues > max(0.0, FLOOR * eigenvalues[-1])).sum())
+    if rank == 0:
+        raise ValueError("weight is all zero, so it has no singular directions: pass a head with entries.")
     if not 1 <= count <= rank:
         raise ValueError(f"count is {count}, but this head has {rank} directions: ask for 1 to {rank} of them.")
     sigma, right = np.sqrt(eigenvalues[: -count - 1 : -1]), vectors[:, : -count - 1 : -1]
     basis = torch.from_numpy(right / sigma)
     left = torch.cat([block @ basis.to(block.device) for block in _blocks(weight)]).cpu().numpy()
     sign = np.where(left.mean(0) < 0, -1.0, 1.0)
-    return left * sign, sigma, right * sign
+    return left * sign, unscaled(sigma, exponent), right * sign
 
 
 def singular_entropy(sigma: Array, power: float = 2) -> float:
@@ -84,7 +78,7 @@ def w_error(sigma: Array) -> np.ndarray:
 def centre(weight: Array) -> Array:
     """The head (V, d) minus its mean row: every logit moves by the same amount, so the softmax is the same.
 
-    Returns the kind of array that came in, at least as wide as float32.
+    Returns the kind of array that came in, at least as wide as float32; zero where all rows are equal, see ``deflate``.
     """
     weight = _matrix(weight)
     return deflate(weight, np.ones(len(weight)))
@@ -93,28 +87,76 @@ def centre(weight: Array) -> Array:
 def deflate(weight: Array, direction: Array) -> Array:
     """The head (V, d) minus its projection on a (V,) direction over the vocabulary, such as the log frequency.
 
-    Returns the kind of array that came in, at least as wide as float32. Raises ValueError where the direction has
-    another length than the vocabulary, is not finite, or is zero.
+    Returns the kind of array that came in, at least as wide as float32. A column of which less than 1.8e-15 is left,
+    the rounding of float64, lay along the direction, and becomes exactly zero: rounding errors have a spectrum too.
+    Raises ValueError where the direction has another length than the vocabulary, is not finite, or is zero.
     """
-    weight = _matrix(weight)
-    unit = torch.as_tensor(np.array(direction, dtype=np.float64))
-    if unit.shape != weight.shape[:1] or not 0 < unit.norm() < np.inf:
-        raise ValueError(f"direction has shape {tuple(unit.shape)}: pass {len(weight)} finite numbers, not all zero.")
-    unit = (unit / unit.norm()).to(weight.device if torch.is_tensor(weight) else "cpu")
-    share = sum(part @ block for part, block in zip(unit.split(ROWS), _blocks(weight), strict=True))
-    blocks = [block - part[:, None] * share for part, block in zip(unit.split(ROWS), _blocks(weight), strict=True)]
-    if torch.is_tensor(weight):
-        wide = torch.promote_types(weight.dtype, torch.float32)
-        return torch.cat([block.to(wide) for block in blocks])
-    return torch.cat(blocks).numpy().astype(np.promote_types(weight.dtype, np.float32))
+    weight, exponent = scaled(_matrix(weight))
+    device = weight.device if torch.is_tensor(weight) else "cpu"
+    parts = _unit(direction, len(weight)).to(device).split(ROWS)
+    share = torch.zeros(weight.shape[1], dtype=torch.float64, device=device)
+    for _ in range(2):  # the second pass takes up the rounding errors of sums over the vocabulary
+        left = (part @ (block - part[:, None] * share) for part, block in zip(parts, _blocks(weight), strict=True))
+        share = share + sum(left)
+    before, after = torch.zeros(2, weight.shape[1], dtype=torch.float64, device=device)
+    wide = torch.float64 if weight.dtype.itemsize == 8 else torch.float32
+    rest = torch.empty(weight.shape, dtype=wide, device=device)
+    for part, block, place in zip(parts, _blocks(weight), rest.split(ROWS), strict=True):
+        left = block - part[:, None] * share
+        before += block.square().sum(0)
+        after += left.square().sum(0)
+        place.copy_(left)
+    if not torch.isfinite(before).all():
+        raise ValueError("weight holds NaN or infinite entries: check the checkpoint that it comes from.")
+    rest[:, after <= ROUNDING**2 * before] = 0
+    rest = unscaled(rest, exponent)
+    return rest if torch.is_tensor(weight) else rest.numpy()
 
 
-def gram(weight: Array, basis: np.ndarray | None = None) -> torch.Tensor:
-    """W^T W of a head (V, d), or of W times a (d, k) basis, float64, on the head's device.
+def gram(weight: Array) -> torch.Tensor:
+    """W^T W of a head (V, d), float64, on the head's device. Those of blocks of rows add up to that of the whole.
 
-    Those of blocks of rows add up to that of the whole. Raises ValueError unless it is finite.
+    Raises ValueError unless it is finite, or where its entries would leave the range of float64.
     """
-    weight = _matrix(weight)
+    weight, exponent = scaled(_matrix(weight))
+    if exponent:
+        raise ValueError(
+            f"weight reaches 2**{exponent}, whose square float64 cannot hold: multiply it by 2.0**{-exponent}."
+        )
+    return _gram(weight)
+
+
+def _matrix(weight: Array) -> np.ndarray | torch.Tensor:
+    weight = floats(weight, "weight")
+    if weight.ndim != 2 or 0 in weight.shape:
+        raise ValueError(f"weight has shape {tuple(weight.shape)}: pass a (V, d) matrix, one row for each token.")
+    return weight
+
+
+def _unit(direction: Array, rows: int) -> torch.Tensor:
+    direction = numbers(direction, "direction")
+    largest = np.abs(direction).max(initial=0)
+    if direction.shape != (rows,) or not 0 < largest < np.inf:
+        raise ValueError(f"direction has shape {direction.shape}: pass {rows} finite numbers, not all zero.")
+    unit = torch.from_numpy(direction / largest)
+    return unit / unit.norm()
+
+
+def _singular_values(weight: np.ndarray | torch.Tensor) -> np.ndarray:
+    first = _gram(weight)
+    eigenvalues = np.linalg.eigvalsh(first.cpu().numpy())
+    if eigenvalues[0] > GUARD * eigenvalues[-1]:
+        return np.sqrt(eigenvalues[::-1])
+    if eigenvalues[-1] <= 0:
+        return np.zeros(weight.shape[1])
+    eigenvalues, vectors = np.linalg.eigh(first.cpu().numpy())
+    scale = np.sqrt(eigenvalues.clip(min=FLOOR * eigenvalues[-1]))
+    shares, rotation = np.linalg.eigh(_gram(weight, vectors / scale).cpu().numpy())  # near the identity
+    return np.linalg.svd(np.sqrt(shares.clip(min=0))[:, None] * rotation.T * scale, compute_uv=False)
+
+
+def _gram(weight: np.ndarray | torch.Tensor, basis: np.ndarray | None = None) -> torch.Tensor:
+    """Gram matrix of W, or of W times a (d, k) basis."""
     width = weight.shape[1] if basis is None else basis.shape[1]
     if torch.is_tensor(weight) and weight.device.type != "cpu":
         basis = None if basis is None else torch.from_numpy(basis).to(weight.device)
@@ -133,13 +175,6 @@ def gram(weight: Array, basis: np.ndarray | None = None) -> torch.Tensor:
     return total
 
 
-def _matrix(weight: Array) -> np.ndarray | torch.Tensor:
-    weight = weight.detach() if torch.is_tensor(weight) else np.asarray(weight)
-    if weight.ndim != 2 or 0 in weight.shape:
-        raise ValueError(f"weight has shape {tuple(weight.shape)}: pass a (V, d) matrix, one row for each token.")
-    return weight
-
-
 def _blocks(weight: np.ndarray | torch.Tensor) -> Iterator[torch.Tensor]:
     """Blocks of rows in float64; the memory of one serves the next."""
     device = weight.device if torch.is_tensor(weight) else "cpu"
@@ -155,7 +190,7 @@ def _blocks(weight: np.ndarray | torch.Tensor) -> Iterator[torch.Tensor]:
 
 
 def _spectrum(sigma: Array) -> np.ndarray:
-    sigma = np.asarray(sigma.detach().cpu() if torch.is_tensor(sigma) else sigma, dtype=np.float64)
+    sigma = numbers(sigma, "sigma")
     if sigma.ndim != 1 or not np.isfinite(sigma).all() or (sigma < 0).any() or not (sigma > 0).any():
         raise ValueError("sigma is not a spectrum: pass a list of finite singular values >= 0, not all zero.")
     return sigma

@@ -8,11 +8,13 @@ OUT/notebooks holds the executed chapters, OUT/source what Sphinx reads, OUT/htm
 import argparse
 import hashlib
 import json
+import re
 import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import yaml
 
@@ -26,12 +28,27 @@ PAPER = ROOT / "lib" / "data" / "paper.json"  # whose claims the first page list
 
 
 def origin():
-    """Web address of the repository, from git's origin, or None."""
+    """Web address of the repository, from git's origin, or None: only https, and never with a user or a password."""
     found = subprocess.run(["git", "remote", "get-url", "origin"], cwd=ROOT, capture_output=True, text=True)
-    address = found.stdout.strip().removesuffix(".git")
-    if address.startswith("git@"):
-        address = "https://" + address[4:].replace(":", "/", 1)
-    return address if address.startswith("https://") else None
+    return public(found.stdout.strip())
+
+
+def public(address):
+    """The https address of a repository without user, password, query or fragment; None for what has none.
+
+    `git@host:path` and `ssh://git@host/path` stand for https://host/path.
+    """
+    if scp := re.fullmatch(r"[\w.-]+@([\w.-]+):(?!//)/*(.+)", address):
+        address = f"https://{scp[1]}/{scp[2]}"
+    try:
+        parts = urlsplit(address)
+        port = parts.port if parts.scheme == "https" else None  # that of ssh says nothing about the web
+    except ValueError:
+        return None
+    path = parts.path.strip("/").removesuffix(".git")
+    if parts.scheme not in ("https", "ssh") or not parts.hostname or not path:
+        return None
+    return f"https://{parts.hostname}{f':{port}' if port else ''}/{path}"
 
 
 def configuration(repository):

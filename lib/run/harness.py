@@ -20,23 +20,36 @@ VERSION = lm_eval.__version__
 
 
 def pages(texts) -> dict:
-    """Word perplexity of whole texts, as for WikiText: a text's tokens in windows of the model's length."""
-    return _task("loglikelihood_rolling", [{"page": text} for text in texts], "", "{{page}}", ["word_perplexity"])
+    """Word perplexity of whole texts, as for WikiText: a text's tokens in windows of the model's length.
+
+    Raises ValueError where there are no texts, or one is empty.
+    """
+    rows = [{"page": _text("a page", text)} for text in texts]
+    return _task("loglikelihood_rolling", rows, None, "page", ["word_perplexity"])
 
 
 def last_words(texts) -> dict:
-    """Perplexity and accuracy of the last word of each text given the rest, as for LAMBADA."""
-    rows = [dict(zip(("context", "word"), text.rsplit(" ", 1), strict=True)) for text in texts if " " in text.strip()]
-    return _task("loglikelihood", rows, "{{context}}", "{{' ' + word}}", ["perplexity", "acc"])
+    """Perplexity and accuracy of the last word of each text given the rest, as for LAMBADA.
+
+    Raises ValueError where there are no texts, or one has not two words.
+    """
+    rows = []
+    for text in texts:
+        context, _, word = _text("a passage", text).rstrip().rpartition(" ")
+        if not context.strip():
+            raise ValueError(f"the passage {text!r:.60} has one word: expected at least two, the last to be foretold")
+        rows.append({"context": context, "word": " " + word})
+    return _task("loglikelihood", rows, "context", "word", ["perplexity", "acc"])
 
 
 def choices(rows) -> dict:
     """Accuracy at choosing among continuations, by likelihood and by likelihood per character.
 
-    rows: dictionaries of `question`, `choices` (list) and `answer` (index).
+    rows: dictionaries of `question`, `choices` (list) and `answer` (index). Raises ValueError where there are none, a
+    field is missing or empty, or the answer is no index of a choice.
     """
-    task = _task("multiple_choice", list(rows), "{{question}}", "answer", ["acc", "acc_norm"])
-    return task | {"doc_to_choice": "{{choices}}"}
+    items = [_item(number, row) for number, row in enumerate(rows)]
+    return _task("multiple_choice", items, "question", "answer", ["acc", "acc_norm"]) | {"doc_to_choice": "choices"}
 
 
 def evaluate(model, tokenizer, tasks: dict[str, dict], batch_size=16) -> pd.DataFrame:
@@ -77,13 +90,40 @@ def passages(texts, words: int) -> list[str]:
     return found
 
 
+def _text(what, text):
+    if not isinstance(text, str) or not text.strip():
+        raise ValueError(f"{what} is {text!r:.60}: expected text that is not empty")
+    return text
+
+
+def _item(number, row):
+    if lacking := {"question", "choices", "answer"} - set(row):
+        raise ValueError(f"item {number} has no {', '.join(sorted(lacking))}: expected question, choices and answer")
+    offered, answer = list(row["choices"]), row["answer"]
+    if isinstance(answer, bool) or answer not in range(len(offered)):
+        raise ValueError(
+            f"item {number} has the answer {answer!r}: expected the index of one of {len(offered)} choices"
+        )
+    return {
+        "question": _text(f"the question of item {number}", row["question"]),
+        "choices": [_text(f"a choice of item {number}", choice) for choice in offered],
+        "answer": int(answer),
+    }
+
+
 def _task(output_type, rows, text, target, metrics):
+    """A task whose text and target are fields of its rows: a template's result would be parsed, as a list or a number.
+
+    lm-eval takes the field's value as it is.
+    """
+    if not rows:
+        raise ValueError("there are no items to evaluate: expected at least one")
     perplexities = {"word_perplexity": "weighted_perplexity", "perplexity": "perplexity"}
     return {
         "custom_dataset": lambda **_: DatasetDict(test=Dataset.from_list(rows)),
         "test_split": "test",
         "output_type": output_type,
-        "doc_to_text": text,
+        "doc_to_text": text or (lambda _: ""),
         "doc_to_target": target,
         "metadata": {"version": 1},
         "metric_list": [

@@ -2,6 +2,7 @@
 
 import json
 import re
+import tomllib
 from pathlib import Path
 
 import pandas as pd
@@ -12,6 +13,7 @@ from sphinx.util.docutils import SphinxDirective
 from lib.show import notebooks
 
 CLAIMS = Path(__file__).parents[1] / "data" / "paper.json"
+COSTS = Path(__file__).parents[1] / "run" / "costs.toml"
 
 
 def escape(text):
@@ -108,6 +110,25 @@ class RunTimes(Table):
                 "Profile": runs.profile,
                 "Overrides": [escape(json.dumps(p)) if p else "" for p in runs.parameters],
             }
+        )
+
+
+class RunCosts(Table):
+    """What the laptop profile takes with nothing cached, on the machines on which it was measured."""
+
+    kind = "runcosts"
+
+    def rows(self):
+        """One row for each stage, and their sum."""
+        self.env.note_dependency(str(COSTS))
+        costs = tomllib.loads(COSTS.read_text())
+        minutes = pd.DataFrame({stage: cost["seconds"] for stage, cost in costs["laptop"].items()}).T / 60
+        minutes.loc["all"] = minutes.sum()
+        names = {"suite": "the suite", "site": "the site", "all": "**all**"}
+        stages = [names.get(stage, f"{{doc}}`{stage}`") for stage in minutes.index]
+        columns = {escape(machine["name"]): minutes[number] for number, machine in enumerate(costs["machine"])}
+        return pd.DataFrame(
+            {"Minutes for": stages} | {name: [f"{m:.1f}" for m in column] for name, column in columns.items()}
         )
 
 

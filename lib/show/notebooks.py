@@ -3,12 +3,12 @@
 import json
 import re
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
 
 import pandas as pd
 
 from lib.show.claims import KEY
+from lib.show.tables import DATA
 
 SPEC = re.compile(r'<div class="vl-chart".*?<script type="application/json">(.*?)</script>', re.S)
 
@@ -20,7 +20,7 @@ class Figure:
     name: str
     chapter: str
     mirrors: str
-    data: pd.DataFrame | None
+    data: str | None  # CSV
 
 
 def notebooks(folder):
@@ -62,18 +62,17 @@ def figures(folder):
         markup = output.get("data", {}).get("text/html")
         if "name" in figure and markup:
             mirrors = cell["metadata"].get("mirrors", "")
-            found.append(Figure(figure["name"], chapter, mirrors, data("".join(markup))))
+            csv = output["metadata"].get(DATA) or chart_data("".join(markup))
+            found.append(Figure(figure["name"], chapter, mirrors, csv))
     return found
 
 
-def data(markup):
-    """Rows behind a chart or a table given as HTML; several data sets of a chart stand one below the other."""
-    if spec := SPEC.search(markup):
-        sets = json.loads(spec[1]).get("datasets", {}).values()
-        return pd.concat([pd.DataFrame(rows) for rows in sets], ignore_index=True) if sets else None
-    if "book-table" in markup:
-        return pd.read_html(StringIO(markup))[0]
-    return None
+def chart_data(markup):
+    """Rows behind a chart given as HTML, as CSV; its data sets stand one below the other. None for what is no chart."""
+    spec = SPEC.search(markup)
+    rows = [row for each in json.loads(spec[1]).get("datasets", {}).values() for row in each] if spec else []
+    # As objects: a whole number stays one where another data set lacks the column, and text stays text.
+    return pd.DataFrame(rows, dtype=object).to_csv(index=False) if rows else None
 
 
 def _outputs(folder):

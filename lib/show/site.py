@@ -12,7 +12,7 @@ import vl_convert
 from docutils import nodes
 
 from lib.show import notebooks
-from lib.show.directives import ClaimTable, FigureManifest, HubRevisions, RunTimes
+from lib.show.directives import ClaimTable, FigureManifest, HubRevisions, RunCosts, RunTimes
 
 ASSETS = Path(__file__).parent / "assets"
 MATHJAX = ["tex-mml-chtml.js", "output/chtml/fonts", "input/tex/extensions"]
@@ -48,7 +48,7 @@ def write_data(app):
     rows = []
     for figure in notebooks.figures(app.srcdir):
         if figure.data is not None:
-            figure.data.to_csv(folder / f"{figure.name}.csv", index=False)
+            (folder / f"{figure.name}.csv").write_text(figure.data, encoding="utf-8")
         run = runs.loc[figure.chapter]
         rows.append(
             {
@@ -111,6 +111,7 @@ def setup(app):
     app.add_directive("figure-manifest", FigureManifest)
     app.add_directive("hub-revisions", HubRevisions)
     app.add_directive("run-times", RunTimes)
+    app.add_directive("run-costs", RunCosts)
     app.connect("builder-inited", write_assets)
     app.connect("builder-inited", write_data)
     app.connect("doctree-read", link_figures)

@@ -1,10 +1,23 @@
-"""Data frames as small HTML tables that read well on a phone."""
+"""Data frames as small HTML tables that read well on a phone, with the frame itself as CSV beside them."""
 
-from IPython.display import HTML
+from dataclasses import dataclass
+
+DATA = "book_data"  # in the metadata of the cell's output: what is drawn has lost its types and digits
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as it is shown, and its numbers as they are."""
+
+    markup: str
+    csv: str
+
+    def _repr_mimebundle_(self, **_):
+        return {"text/html": self.markup, "text/plain": self.csv}, {DATA: self.csv}
 
 
 def table(frame, digits=None):
-    """Frame as an HTML table without its index.
+    """Frame as a table without its index.
 
     `digits`: column -> decimals, or a format such as ".2e"; other floats get 4 significant digits.
     """
@@ -21,4 +34,4 @@ def table(frame, digits=None):
     markup = frame.to_html(
         index=False, border=0, classes="book-table", formatters=columns, float_format=writer(".4g"), na_rep=""
     )
-    return HTML(f'<div class="book-table-box" tabindex="0">{markup}</div>')
+    return Table(f'<div class="book-table-box" tabindex="0">{markup}</div>', frame.to_csv(index=False))
