@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors.numpy import save
 
 from lib.data.cache import ROOT
 from lib.run import calls, cluster, cost, records, sweep
