@@ -55,6 +55,20 @@ def rise(steps, values, least: float = 0.0, draws: int = 400, seed: int = 0) -> 
     return Rise(float(steps[floor]), halfway, float(low), float(high), size, noise, True)
 
 
+def leaves(steps, values, least: float) -> float:
+    """Step at which a curve (n,) of positive values leaves its floor for good: from there on it stays more than the
+    share ``least`` above its lowest value. NaN where it does not end so far above it.
+
+    The curve is smoothed by a median of three. Raises ValueError on fewer than four points or values below zero.
+    """
+    steps, values = np.asarray(steps, dtype=np.float64), np.asarray(values, dtype=np.float64)
+    if steps.ndim != 1 or steps.shape != values.shape or len(steps) < 4 or not (values > 0).all():
+        raise ValueError(f"a curve of {len(steps)} points has no floor to leave: pass four or more positive values.")
+    smooth = median_filter(values, 3, mode="nearest")
+    near = np.flatnonzero(smooth <= (1 + least) * smooth.min())[-1]
+    return float(steps[near + 1]) if near + 1 < len(steps) else float("nan")
+
+
 def lag(first: Rise, second: Rise) -> tuple[float, float, float]:
     """Steps from the half of one rise to the half of another, with an interval; NaN where either has none.
 
