@@ -51,6 +51,13 @@ def product_dtype(name: str) -> torch.dtype:
     return DTYPES[name]
 
 
+def longest(model: torch.nn.Module, asked: int) -> int:
+    """So many tokens as are asked for, or fewer where the configuration of the model says that it reads fewer."""
+    settings = model.config.get_text_config()
+    known = [getattr(settings, name, None) for name in ("max_position_embeddings", "max_seq_len", "seq_length")]
+    return min([asked, *(length for length in known if isinstance(length, int) and length > 0)])
+
+
 def readout(model: torch.nn.Module) -> Readout:
     """How a float32 model turns the states that enter its head into logits, found by a forward pass of a few tokens.
 

@@ -41,7 +41,7 @@ def layers(
     ``sizes`` of them would have given. Documents are drawn at random, each cut to its ``longest`` first tokens.
     """
     model, tokenizer = checkpoints.load(address, device, architecture.product_dtype(dtype))
-    documents = sample(corpus, tokenizer, tokens, min(longest, _room(model)), seed)
+    documents = sample(corpus, tokenizer, tokens, architecture.longest(model, longest + 1) - 1, seed)
     counts = np.array([len(document) for document in documents])
     totals, tops = [None] * len(documents), [None] * len(documents)
     for place, states in hidden(model, documents, tokenizer.eos_token_id):
@@ -78,7 +78,7 @@ def checkpoint(
     """
     model, tokenizer = checkpoints.load(address, device)
     readout = architecture.readout(model)
-    documents = sample(corpus, tokenizer, tokens, min(longest, _room(model)), seed, "validation")
+    documents = sample(corpus, tokenizer, tokens, architecture.longest(model, longest + 1) - 1, seed, "validation")
     totals, losses = [None] * len(documents), 0.0
     for place, states in hidden(model, documents, tokenizer.eos_token_id):
         totals[place] = _sums(states[-2:])
@@ -143,11 +143,6 @@ def _sums(stages):
     """Sums of unit vectors (stages, widest); zeros behind those of a narrower stage change no length."""
     widest = max(stage.shape[1] for stage in stages)
     return np.stack([np.pad(unit_sum(stage), (0, widest - stage.shape[1])) for stage in stages])
-
-
-def _room(model):
-    """Tokens that fit into the model's context after the first."""
-    return model.config.max_position_embeddings - 1
 
 
 def _batches(documents):

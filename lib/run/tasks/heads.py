@@ -30,7 +30,7 @@ class Material:
         self.dtype = architecture.product_dtype(dtype)
         model, tokenizer = checkpoints.load(address, device)
         torch.set_flush_denormal(True)  # exp of low logits: denormal numbers make products several times slower
-        context = min(context, model.config.max_position_embeddings)
+        context = architecture.longest(model, context)
         self.context, self.head = context, heads.Head(architecture.readout(model).matrix())
         body = architecture.cast(model, self.dtype)
         parts = []
@@ -119,7 +119,7 @@ def untrained(
 def fidelity(address: str, corpus: str, tokens: int, context: int = 512, dtype: str = "float32") -> dict:
     """Loss of the model as it is in float32, and from its states kept in ``dtype``, on the same validation tokens."""
     model, tokenizer = checkpoints.load(address)
-    context = min(context, model.config.max_position_embeddings)
+    context = architecture.longest(model, context)
     inputs, labels = windows(corpora.tokens(corpus, tokenizer, "validation")[: tokens + 1], context)
     total = 0.0
     with torch.inference_mode():
