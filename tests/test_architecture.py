@@ -112,11 +112,31 @@ def test_losses_of_tasks_are_those_of_the_model(model, address):
     assert real["loss"].iloc[0] == pytest.approx(float(own), abs=1e-4)
 
 
+@pytest.mark.parametrize(("scale", "cap"), [(0.123456789, 0.01), (0.123456789, 30.0), (4.0, 30.0), (1000.0, 2e4)])
+def test_a_scale_under_a_cap_is_found(scale, cap):
+    model = neox().eval()
+    model.get_output_embeddings().register_forward_hook(lambda _, i, output: cap * torch.tanh(output * scale / cap))
+    found, ids = architecture.readout(model), torch.randint(1, 97, (3, 9))
+    with torch.no_grad():
+        right = model(ids).logits
+    logits = found.logits(architecture.last_states(model, ids))
+    assert (logits - right).abs().max() <= 1e-4 * right.abs().max()
+
+
 def test_what_a_readout_cannot_express_is_named():
     model = neox().eval()
     head = model.get_output_embeddings()
     head.register_forward_hook(lambda _, inputs, output: output + output.square())
     with pytest.raises(ValueError, match="GPTNeoXForCausalLM does more to its logits"):
+        architecture.readout(model)
+    for bend in (lambda z: z.clamp(max=25), lambda z: torch.where(z > 12, 12 + (z - 12) / 9, z)):  # of large ones only
+        model = neox().eval()
+        model.get_output_embeddings().register_forward_hook(lambda _, inputs, output, bend=bend: bend(output))
+        with pytest.raises(ValueError, match="does more to its logits"):
+            architecture.readout(model)
+    model = neox().eval()
+    model.get_output_embeddings().weight.data.zero_()
+    with pytest.raises(ValueError, match="its head is zero"):
         architecture.readout(model)
     encoder = transformers.BertModel(transformers.BertConfig(**TINY, intermediate_size=32))
     with pytest.raises(ValueError, match="no head that is a matrix"):

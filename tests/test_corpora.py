@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from lib.data import checkpoints, corpora, sources, texts
@@ -102,6 +102,14 @@ def test_truncation_and_padding_of_a_tokenizer_do_not_reach_a_corpus() -> None:
     cut = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<end>")
     assert np.array_equal(corpora.tokens("wiki-es", cut, "validation"), right)
     assert cut.backend_tokenizer.truncation["max_length"] == 4
+
+
+def test_merges_are_not_dropped_at_random() -> None:
+    pairs = Tokenizer(models.BPE(dropout=0.5, unk_token="<end>"))
+    pairs.pre_tokenizer = pre_tokenizers.Whitespace()
+    pairs.train_from_iterator(["the thing that they think there"] * 5, trainers.BpeTrainer(special_tokens=["<end>"]))
+    rules = corpora._rules(PreTrainedTokenizerFast(tokenizer_object=pairs, eos_token="<end>"))
+    assert len({tuple(rules.encode("the thing that they think").ids) for _ in range(20)}) == 1
 
 
 def test_a_tokenizer_written_in_python_is_refused() -> None:

@@ -128,13 +128,18 @@ def test_what_is_no_item_is_refused_in_one_sentence():
     for make in (harness.pages, harness.last_words, harness.choices):
         with pytest.raises(ValueError, match="no items"):
             make([])
+    for make, given in ((harness.pages, "hello there"), (harness.last_words, "hello there")):
+        with pytest.raises(ValueError, match="is one text: expected a list"):
+            make(given)
+    with pytest.raises(ValueError, match="is one text: expected a list"):
+        harness.choices([good | {"choices": "ab"}])
     for texts in ([""], ["  \n"], [None], [3]):
         with pytest.raises(ValueError, match="expected text that is not empty"):
             harness.pages(texts)
     for text in ("word", " word ", "word  "):
         with pytest.raises(ValueError, match="has one word"):
             harness.last_words([text])
-    for answer in (2, -1, "1", 0.5, True, None):
+    for answer in (2, -1, "1", 0.5, True, np.True_, None):
         with pytest.raises(ValueError, match="expected the index of one of 2 choices"):
             harness.choices([good | {"answer": answer}])
     with pytest.raises(ValueError, match="index of one of 0 choices"):

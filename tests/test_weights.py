@@ -10,10 +10,10 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer, models
+from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from lib.data import checkpoints
+from lib.data import checkpoints, tensors
 
 TINY = {"vocab_size": 97, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
 LLAMA = TINY | {"intermediate_size": 32}
@@ -457,3 +457,28 @@ def test_rare_models_are_read(tmp_path: Path, kind: str) -> None:
     ours = dict(loaded.named_parameters())
     assert all(torch.equal(ours[name], tensor) for name, tensor in model.named_parameters())
     assert torch.equal(checkpoints.head(str(tmp_path)), model.get_output_embeddings().weight)
+
+
+def test_weights_of_integers_are_no_weights(folder: Path) -> None:
+    """They would be read as the numbers that they look like."""
+    state = load_file(folder / "model.safetensors")
+    name = next(key for key in state if "mlp" in key and state[key].ndim == 2)
+    save_file(state | {name: state[name].mul(20).round().to(torch.int8)}, folder / "model.safetensors")
+    with pytest.raises(ValueError, match=f"{name} .*int8: expected floating-point weights"):
+        checkpoints.load(str(folder))
+
+
+def test_two_heads_of_which_neither_is_inside_the_other_are_refused() -> None:
+    keys = ["model.lm_head.weight", "ema.lm_head.weight"]
+    with pytest.raises(ValueError, match="could each be the head"):
+        tensors.head_key(keys, False)
+    assert tensors.head_key(["lm_head.weight", "speech.lm_head.weight"], False) == "lm_head.weight"
+
+
+def test_a_tokenizer_is_that_of_its_file_whatever_the_type_of_the_model(folder: Path) -> None:
+    backend = Tokenizer(models.BPE(vocab={"<e>": 0, "Ġ": 1, "a": 2, "b": 3}, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<e>").save_pretrained(folder)
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings | {"tokenizer_class": "GPT2TokenizerFast"}))
+    assert checkpoints.tokenizer(str(folder)).encode("ab") == backend.encode("ab").ids

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import torch
 
-SIZES = (0.1, 1.0, 10.0)  # of the logits on which a readout is checked
-HUGE = 1e4, 1e6  # of those that show a cap
+SIZES = (0.01, 1.0, 10.0, 100.0)  # of the logits on which a readout is checked
+HUGE = 1e7, 1e9  # of those that show a cap
 TOLERANCE = 1e-4  # nats, relative to a logit above one
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}  # that products may be made in
 
@@ -73,9 +73,13 @@ def readout(model: torch.nn.Module) -> Readout:
     if seen.shape[-1] != len(weight):
         raise ValueError(f"the model has {seen.shape[-1]} logits and {len(weight)} rows in its head: use another model")
     cap = float(larger.abs().amax()) if larger.abs().amax() < 2 * large.abs().amax() else None
-    bias, middle = (part if cap is None else cap * torch.atanh(part / cap) for part in (zero[0], checked[1]))
-    products = (states @ weight.T).double()
+    size = SIZES[1] if cap is None or cap > 2 * SIZES[1] else SIZES[0]  # below the cap, where it still bends little
+    middle = checked[SIZES.index(size)]
+    bias, middle = (part if cap is None else cap * torch.atanh(part / cap) for part in (zero[0], middle))
+    products = size * (states @ weight.T).double()
     scale = float(((middle - bias) * products).sum() / products.square().sum())
+    if not math.isfinite(scale):
+        raise ValueError(f"the logits of {type(model).__name__} are not finite, or its head is zero: check its weights")
     found = Readout(
         weight,
         _round(scale),
@@ -158,4 +162,4 @@ def _head(model):
 
 def _round(value):
     """Without the rounding error of a fit: configurations give such numbers with few digits, or as powers of 2."""
-    return value if value == 0 else round(value, 5 - math.floor(math.log10(abs(value))))
+    return value if value == 0 else round(value, 6 - math.floor(math.log10(abs(value))))

@@ -78,7 +78,9 @@ def tokenizer(address: str) -> PreTrainedTokenizerFast:
     folder = hub.folder(parsed.name, parsed.revision, model=False) if parsed.kind == "hub" else _folder(parsed)
     weights.check_vocabulary(folder)
     try:
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        # The file as it is: AutoTokenizer builds some of its parts anew, after the model's type.
+        kind = PreTrainedTokenizerFast if (folder / "tokenizer.json").is_file() else AutoTokenizer
+        return kind.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # each class of tokenizers refuses files in its own way
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"the tokenizer in {folder} can't be read ({reason}): fetch it again") from error

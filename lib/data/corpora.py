@@ -96,7 +96,7 @@ def _write(path: Path, name: str) -> None:
 
 
 def _rules(tokenizer: PreTrainedTokenizerFast) -> Tokenizer:
-    """A copy of how a tokenizer cuts text: all of it, at its own length."""
+    """A copy of how a tokenizer cuts text: all of it, at its own length, the same way each time."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         raise ValueError(
@@ -105,6 +105,8 @@ def _rules(tokenizer: PreTrainedTokenizerFast) -> Tokenizer:
     rules = Tokenizer.from_str(backend.to_str())
     rules.no_truncation()
     rules.no_padding()
+    if getattr(rules.model, "dropout", None):  # of merges, which belongs to training
+        rules.model.dropout = None
     return rules
 
 

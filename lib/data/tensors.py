@@ -108,11 +108,20 @@ def open_whole(name: str, names: Collection[str], open_file: Callable[[str], Bin
 
 
 def head_key(keys: Iterable[str], tied: bool) -> str | None:
-    """The tensor that is the head among those of a checkpoint: its own, or the input embedding where they are tied."""
+    """The tensor that is the head among those of a checkpoint: its own, or the input embedding where they are tied.
+
+    Raises ValueError where several could be, such as those of a model and of a running mean of it.
+    """
     for ending in HEADS + (INPUTS + RARE_INPUTS if tied else ()) + RARE_HEADS:
         found = [key for key in keys if f".{unwrapped(key)}".endswith(f".{ending}")]
         if found:
-            return min(found, key=len)  # the model's own, not that of a part of it
+            own = min(found, key=len)  # the model's, not that of a part of it
+            model = unwrapped(own).removesuffix(ending)
+            if not all(unwrapped(key).startswith(model) for key in found):
+                raise ValueError(
+                    f"{' and '.join(sorted(found))} could each be the head: keep the model's tensors alone"
+                )
+            return own
     return None
 
 

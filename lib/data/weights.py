@@ -46,6 +46,8 @@ def load(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
     the head decides. Raises ValueError where any tensor is missing, left over or of another shape.
     """
     settings, head, state = config(folder), read_head(folder), _state(folder)
+    if not getattr(settings, "quantization_config", None):
+        _refuse_integers(state, folder)
     found = []
     for described, prefix in itertools.product(_sizes(settings, len(head)), _wrappers(state)):
         model, info = _fill(described, {key.removeprefix(prefix): state[key] for key in state}, dtype, folder)
@@ -174,6 +176,16 @@ def _state(folder):
     if len(plain) < len(state):
         raise ValueError(f"the weights in {folder} hold tensors twice, wrapped and not: save the model again")
     return plain
+
+
+def _refuse_integers(state, folder):
+    """Matrices of integers mean nothing without their scales, and no model of real numbers has complex ones."""
+    odd = [key for key, tensor in state.items() if tensor.ndim > 1 and not tensor.is_floating_point()]
+    if odd := [key for key in odd if not COMPUTED.search(key)]:
+        raise ValueError(
+            f"{min(odd)} in {folder} is stored as {state[min(odd)].dtype}: expected floating-point weights; save the "
+            "model dequantised, or with its quantization_config in config.json"
+        )
 
 
 def _sizes(settings, rows):

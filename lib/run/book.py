@@ -46,7 +46,8 @@ def public(address):
     except ValueError:
         return None
     path = parts.path.strip("/").removesuffix(".git")
-    if parts.scheme not in ("https", "ssh") or not parts.hostname or not path:
+    plain = re.fullmatch(r"[\w.-]+", parts.hostname or "") and re.fullmatch(r"[\w./~-]+", path)
+    if parts.scheme not in ("https", "ssh") or not plain:  # a path with more in it could hold a secret too
         return None
     return f"https://{parts.hostname}{f':{port}' if port else ''}/{path}"
 

@@ -11,6 +11,7 @@ import os
 import re
 
 import lm_eval
+import numpy as np
 import pandas as pd
 from datasets import Dataset, DatasetDict
 from lm_eval.models.huggingface import HFLM
@@ -24,7 +25,7 @@ def pages(texts) -> dict:
 
     Raises ValueError where there are no texts, or one is empty.
     """
-    rows = [{"page": _text("a page", text)} for text in texts]
+    rows = [{"page": _text("a page", text)} for text in _listed(texts)]
     return _task("loglikelihood_rolling", rows, None, "page", ["word_perplexity"])
 
 
@@ -34,7 +35,7 @@ def last_words(texts) -> dict:
     Raises ValueError where there are no texts, or one has not two words.
     """
     rows = []
-    for text in texts:
+    for text in _listed(texts):
         context, _, word = _text("a passage", text).rstrip().rpartition(" ")
         if not context.strip():
             raise ValueError(f"the passage {text!r:.60} has one word: expected at least two, the last to be foretold")
@@ -96,11 +97,17 @@ def _text(what, text):
     return text
 
 
+def _listed(texts):
+    if isinstance(texts, str):  # else each letter would be one
+        raise ValueError(f"{texts!r:.60} is one text: expected a list of texts")
+    return texts
+
+
 def _item(number, row):
     if lacking := {"question", "choices", "answer"} - set(row):
         raise ValueError(f"item {number} has no {', '.join(sorted(lacking))}: expected question, choices and answer")
-    offered, answer = list(row["choices"]), row["answer"]
-    if isinstance(answer, bool) or answer not in range(len(offered)):
+    offered, answer = list(_listed(row["choices"])), row["answer"]
+    if isinstance(answer, (bool, np.bool_)) or answer not in range(len(offered)):
         raise ValueError(
             f"item {number} has the answer {answer!r}: expected the index of one of {len(offered)} choices"
         )

@@ -53,7 +53,7 @@ def load(text: str):
     """What a YAML text says, its plain scalars read by the rule above. Raises ValueError where it is not YAML."""
     try:
         return yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         place = f" in line {mark.line + 1}" if mark else ""
         raise ValueError(f"this is not YAML{place}: {getattr(error, 'problem', error)}") from error

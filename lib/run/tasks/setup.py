@@ -54,7 +54,10 @@ def parameters() -> pd.DataFrame:
 
 def suite_runs(profile) -> pd.DataFrame:
     """The runs of the nano suite of a profile: one row each, settings and overrides merged, absent ones empty."""
-    table = tomllib.loads(SUITE.read_text())[profile]
+    tables = tomllib.loads(SUITE.read_text())
+    if profile not in tables:
+        raise ValueError(f"unknown profile {profile!r}: expected one of {', '.join(tables)}")
+    table = tables[profile]
     shared = {name: value for name, value in table.items() if name not in ("settings", "runs")}
     rows = [shared | table["settings"] | run for run in table["runs"]]
     return pd.DataFrame(rows).rename(columns={"output_bias": "bias"}).fillna({"arm": "", "bias": False})

@@ -10,6 +10,7 @@ from lib.data import architecture, checkpoints
 from lib.data import corpora as texts
 from lib.measure import spectra
 from lib.measure.anisotropy import anisotropy
+from lib.train.states import windows
 
 RAW, CENTRED, DEFLATED = VIEWS = ("raw", "mean row removed", "frequency axis removed too")
 CHUNK = 256  # states whose logits exist at a time: 50 MB at V = 49,152
@@ -79,14 +80,14 @@ def blindness(
     The body's products are made in ``dtype``, the head's and its logits in float32, sums in float64.
     """
     model, tokenizer = checkpoints.load(address, device)
-    stream = texts.tokens(corpus, tokenizer, "validation")[: tokens // context * context + 1].astype(np.int64)
-    inputs, labels = torch.from_numpy(stream[:-1]).view(-1, context), torch.from_numpy(stream[1:])
+    stream = texts.tokens(corpus, tokenizer, "validation")[: tokens + 1]
+    inputs, labels = windows(stream, architecture.longest(model, context))
     readout = architecture.readout(model)
     weights = readout.weight, spectra.centre(readout.weight)
     architecture.cast(model, architecture.product_dtype(dtype))
     sums = torch.zeros(3, dtype=torch.float64)
     worst = 0.0
-    for batch, target in zip(inputs.split(1), labels.view(-1, context).split(1), strict=True):
+    for batch, target in zip(inputs.split(1), labels.split(1), strict=True):
         states = architecture.last_states(model, batch.to(device)).flatten(0, 1)
         for part, right in zip(states.split(CHUNK), target.flatten().to(device).split(CHUNK), strict=True):
             before, after = (readout.logits(part, weight).log_softmax(-1) for weight in weights)
@@ -94,9 +95,9 @@ def blindness(
             worst = max(worst, float(divergence.abs().max()))
             losses = [-p.gather(1, right[:, None]).sum(dtype=torch.float64) for p in (before, after)]
             sums += torch.stack([*losses, divergence.sum()]).cpu()
-    before, after, divergence = (sums / len(labels)).tolist()
+    before, after, divergence = (sums / labels.numel()).tolist()
     return {
-        "tokens": len(labels), "loss": before, "loss_centred": after, "kl": divergence, "worst_kl": worst,
+        "tokens": labels.numel(), "loss": before, "loss_centred": after, "kl": divergence, "worst_kl": worst,
         "difference": abs(after - before),
     }  # fmt: skip
 
