@@ -37,8 +37,8 @@ SMALL = {  # what makes a chapter quick; everything else is the profile's
         "sizes": 6, "known_ranks": [30], "draws": [1, 4], "known_vocabulary": 1024, "kneser_ney": False,
     },
     "05c_theory": {
-        "ranks": [1, 4, 7, 10], "starts": 1, "skews": [1.0], "temperatures": [0.5, 1.0], "contexts": 512,
-        "real_ranks": [2, 4, 8, 12],
+        "ranks": [1, 4, 7, 10], "starts": 1, "skews": [1.0], "temperatures": [0.5, 1.0], "context": 64,
+        "contexts": 2048, "held_out": 512, "every": 8, "real_ranks": [2, 4, 8, 12],
     },
 }  # fmt: skip
 

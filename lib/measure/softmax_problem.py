@@ -13,7 +13,7 @@ from scipy.optimize import minimize
 from scipy.sparse.linalg import LinearOperator, cg
 from scipy.special import log_softmax, logsumexp, softmax
 
-from .bounds import factors, root
+from .bounds import factors, root_of
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,11 @@ class Problem:
     def second_moment(self):
         """C = sum_i w_i x_i x_i^T, (d, d)."""
         return (self.weights[:, None] * self.states).T @ self.states
+
+    @property
+    def rows(self):
+        """sqrt(w_i) x_i, (N, d): a root of the second moment in which small directions keep their digits."""
+        return np.sqrt(self.weights)[:, None] * self.states
 
 
 def problem(states, labels, weights=None) -> Problem:
@@ -107,9 +112,9 @@ def hessian_product(task: Problem, head, direction) -> np.ndarray:
 def optimum(task: Problem, l2=0.0) -> np.ndarray:
     """W*, the centred minimiser of the loss plus l2/2 ||W||^2, by L-BFGS and then Newton steps; (V, d).
 
-    A finite W* exists when each label has full support, or when l2 is positive; otherwise raises ValueError. Columns
-    of W* sum to 0 (the softmax cannot see the rest) and its rows lie in the span of the states. Raises if the
-    gradient does not vanish to 1e-9 of its size at W = 0.
+    A finite W* is sure to exist when each label has full support, or when l2 is positive; otherwise it may or may not,
+    and this raises ValueError. Columns of W* sum to 0 (the softmax cannot see the rest) and its rows lie in the span of
+    the states. Raises if the gradient does not vanish to 1e-9 of its size at W = 0.
     """
     if l2 == 0 and (task.labels <= 0).any():
         raise ValueError("some labels are zero, so W* may lie at infinity: give them some probability or set l2 > 0.")
@@ -123,9 +128,11 @@ def optimum(task: Problem, l2=0.0) -> np.ndarray:
 
     def curvature(flat, direction):
         direction = direction.reshape(shape)
-        return (hessian_product(task, flat.reshape(shape), direction) + l2 * direction).ravel()
+        unseen = direction - (direction - direction.mean(0)) @ span  # of curvature 0, in which rounding would pile up
+        return (hessian_product(task, flat.reshape(shape), direction) + l2 * direction + unseen).ravel()
 
-    start = np.zeros(shape).ravel()
+    half, inverse = root_of(task.rows)
+    span, start = half @ inverse, np.zeros(shape).ravel()
     size = np.linalg.norm(value(start)[1]) or 1.0
     head = minimize(
         value, start, jac=True, method="L-BFGS-B", options={"maxiter": 5000, "gtol": 1e-6 * size, "ftol": 0}
@@ -135,7 +142,7 @@ def optimum(task: Problem, l2=0.0) -> np.ndarray:
         if np.linalg.norm(slope) <= 1e-11 * size:
             break
         step = LinearOperator((head.size, head.size), matvec=partial(curvature, head))
-        head = head - cg(step, slope, rtol=1e-10, maxiter=10 * head.size)[0]  # singular, but slope lies in its range
+        head = head - cg(step, slope, rtol=1e-10, maxiter=10 * head.size)[0]
     if not np.linalg.norm(value(head)[1]) <= 1e-9 * size:
         raise ValueError("the optimum was not reached in double precision: raise the temperature or set l2 > 0.")
     head = head.reshape(shape)
@@ -161,13 +168,13 @@ def best_head(task: Problem, rank, reference, starts=4, seed=0) -> LowRank:
     """Search the non-convex set of heads of at most `rank` for the smallest loss.
 
     Attempts: the whitened truncation of `reference` (V, d), as it stands; majorisation from there, each step of which
-    is the proof of the sharper theorem repeated: minimise <G, D> + 1/4 sum_i w_i ||D x_i||^2 over heads W + D of that
+    is the proof of the sharper theorem repeated: minimise <G, M> + 1/4 sum_i w_i ||M x_i||^2 over heads W + M of that
     rank, which a truncated SVD does exactly; L-BFGS on two factors from both, and from `starts` random draws.
     """
     shape = task.labels.shape[1], task.states.shape[1]
     if not 0 <= rank <= min(shape):
         raise ValueError(f"rank {rank} is outside 0..{min(shape)}: a head here is {shape[0]} by {shape[1]}.")
-    left, right = factors(reference, task.second_moment)
+    left, right = factors(reference, rows=task.rows)
     truncation = left[:, :rank] @ right[:rank]
     majorised = _majorise(task, truncation, rank)
     found = [("truncation", "truncation", truncation), ("majorise", "truncation", majorised)]
@@ -187,8 +194,8 @@ def best_head(task: Problem, rank, reference, starts=4, seed=0) -> LowRank:
 
 
 def _majorise(task, head, rank, steps=300):
-    """Each step lowers the loss or keeps it, for the quadratic lies above the loss everywhere."""
-    half, inverse = root(task.second_moment)
+    """From a head of at most that rank, each step lowers the loss or keeps it: the quadratic lies above the loss."""
+    half, inverse = root_of(task.rows)
     for _ in range(steps):
         u, sigma, v = np.linalg.svd(head @ half - 2 * gradient(task, head) @ inverse, full_matrices=False)
         new = (u[:, :rank] * sigma[:rank]) @ v[:rank] @ inverse

@@ -1,10 +1,11 @@
-"""Chapter 5.2 at its laptop values, computed and not read from records: under two minutes."""
+"""Chapter 5.2 at its laptop values, computed and not read from records: under two and a half minutes."""
 
 import ast
 import time
 
 import numpy as np
 
+from lib.run import machine
 from lib.run.tasks import setup, theory
 from tests.bench import row
 
@@ -19,9 +20,10 @@ def main():
     theory.perturbations(**drawn, ranks=p["ranks"][::3], epsilons=epsilons)
     theory.searches(p["skews"], p["ranks"], p["starts"], p["seed"])
     theory.gaps(**drawn, ranks=p["ranks"], starts=p["starts"])
-    theory.real_head(p["address"], p["corpus"], p["contexts"], p["real_ranks"], device=p["device"])
+    named = {name: p[name] for name in ("address", "corpus", "contexts", "context", "held_out", "every", "device")}
+    theory.real_head(**named, ranks=p["real_ranks"], dtype=machine.dtype(p["dtype"], p["device"]))
     seconds = time.perf_counter() - start
-    row("theory: what chapter 5.2 computes at laptop values", f"{seconds:.0f} s", "< 120 s", seconds < 120)
+    row("theory: what chapter 5.2 computes at laptop values", f"{seconds:.0f} s", "< 150 s", seconds < 150)
 
 
 if __name__ == "__main__":

@@ -5,11 +5,12 @@ from itertools import product
 import numpy as np
 import pandas as pd
 import torch
+from scipy import stats
 from threadpoolctl import threadpool_limits
 
-from lib.data import architecture, checkpoints, corpora
 from lib.measure import bounds
 from lib.measure.softmax_problem import best_head, draw, gradient, loss, losses, optimum
+from lib.run.tasks.heads import Material
 
 SIZES = dict(vocabulary=12, width=12, contexts=200)
 one_thread = threadpool_limits.wrap(limits=1)  # on 12 x 12 matrices a second one only waits
@@ -102,49 +103,158 @@ def gaps(temperatures, skews, ranks, starts, seed=0) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def real_head(address, corpus, contexts, ranks, length=512, block=128, device="cpu") -> pd.DataFrame:
-    """KL divergence from a model's own softmax when its head is cut to rank r, and every bound, on real states.
+def real_head(
+    address, corpus, contexts, ranks, context=512, held_out=8192, every=16, block=16, device="cpu", dtype="float32"
+) -> pd.DataFrame:
+    """KL divergence from a model's own softmax when its head is cut to rank r, every bound and prediction, real states.
 
-    `contexts` validation tokens of `corpus`, read in windows of `length`; the same contexts give the metric of the
-    truncation, as in the theorem. Columns truncation ("whitened", "whitened, by frequency"), rank, quarter_tail
-    (T_r / 4, from singular values), loss (of the true next token, full head), rise (of that loss), linear (its
-    first-order part), and the means of `bounds.divergences`; nats per token.
+    `contexts` tokens of the training part of `corpus` decide what to cut; the divergence is taken on every `every`-th
+    position of `held_out` tokens of its validation part, which are other documents, and of as many of the first, spread
+    over them. Both are read in windows of `context` tokens, the states that chapter 5.1 keeps among them.
+
+    A row for each sample ("held out", "in sample"), window, truncation ("whitened", "by frequency", "downhill") and
+    rank, in nats per token: loss (of the true next token, full head), rise (of that loss), linear (its first-order
+    part), the means of `bounds.divergences` over the window, and what follows from the contexts that decide alone:
+    plain_tail (of the head as it is, centred), quarter_tail (T_r / 4), uniform_tail (T_r / 2 V), unigram_tail (what
+    `unigram` is there), below_tail and above_tail (half the two tails of the sandwich), free (what bounds the rise of
+    "downhill", whose divergences are not taken); width and vocabulary of the head.
+    Raises ValueError where not all of `contexts` and `held_out` can be read, or ranks are not between 1 and the width.
     """
-    if max(ranks) >= contexts:
-        raise ValueError(f"rank {max(ranks)} fits {contexts} contexts exactly: pass more contexts than that.")
-    length = min(length, contexts)
-    model, tokenizer = checkpoints.load(address, device=device)
-    ids = np.array(corpora.tokens(corpus, tokenizer, "validation")[: contexts // length * (length + 1)])
-    windows = torch.as_tensor(ids.reshape(-1, length + 1).astype(np.int64), device=device)
-    with torch.inference_mode():
-        head = architecture.readout(model).matrix()
-        states = torch.cat([architecture.last_states(model, window[None, :-1])[0] for window in windows])
-        return _cut(head, states.float(), windows[:, 1:].reshape(-1), ranks, block)
-
-
-def _cut(head, states, targets, ranks, block):
-    moment = (states.double().T @ states.double() / len(states)).cpu().numpy()
-    frequency = sum((part @ head.T).softmax(-1).double().sum(0) for part in states.split(block)).cpu().numpy()
-    cuts = {}
-    for kind, weight in {"whitened": None, "whitened, by frequency": frequency}.items():
-        cuts[kind] = [
-            torch.as_tensor(part, dtype=torch.float32, device=head.device)
-            for part in bounds.factors(head, moment, weight)
+    material = Material(address, corpus, contexts, held_out, context, device, dtype)
+    for count, (states, _) in ((contexts, material.train), (held_out, material.validation)):
+        if len(states) != count:
+            raise ValueError(
+                f"of {count} tokens {len(states)} fill windows of {material.context}: pass a multiple of "
+                f"{material.context} that the text of {corpus} holds."
+            )
+    head = material.head.out
+    width = head.shape[1]
+    if not 1 <= min(ranks) <= max(ranks) <= width < contexts:
+        raise ValueError(
+            f"ranks {ranks} must be in 1..{width}, and {width} below the {contexts} contexts: change them."
+        )
+    cuts, tails, frequency = _cuts(head, *material.train)
+    length, count = material.context, held_out // material.context
+    spread = np.linspace(0, contexts // length - 1, min(count, contexts // length)).astype(int)
+    samples = {"held out": (material.validation, range(count)), "in sample": (material.train, spread)}
+    frames = []
+    for sample, ((states, labels), windows) in samples.items():
+        for window in windows:
+            here = slice(window * length + (every - 1) // 2, (window + 1) * length, every)
+            measured = _measure(head, states[here], labels[here], cuts, ranks, frequency, block)
+            frames.append(measured.assign(sample=sample, window=window))
+    frame = pd.concat(frames, ignore_index=True)
+    for name, by_cut in tails.items():
+        frame[name] = [
+            by_cut[cut][rank] if cut in by_cut else np.nan
+            for cut, rank in zip(frame.truncation, frame["rank"], strict=True)
         ]
+    return frame.assign(linear=frame.rise - frame.divergence, width=width, vocabulary=len(head))
+
+
+def _cuts(head, states, labels):
+    """The truncated heads, float32, what their spectra alone say of them, and the mean probability of each token."""
+    rows = states.double().cpu().numpy() / np.sqrt(len(states))
+    frequency = sum((part.to(head) @ head.T).double().softmax(-1).sum(0) for part in states.split(128))
+    frequency = (frequency / frequency.sum()).cpu().numpy()
+    gradient, least, most = _gradient(head, states, labels, frequency)
+    weight = head.double().cpu().numpy()
+    found = {
+        "whitened": bounds.factors(weight, rows=rows),
+        "by frequency": bounds.factors(weight, None, frequency, rows),
+    }
+    *downhill, free = bounds.without_optimum(weight, gradient, rows)
+    squares = {cut: bounds.tails(left - left.mean(0)) for cut, (left, _) in found.items()}
+    under = {cut: bounds.tails(left - frequency @ left, frequency) / 2 for cut, (left, _) in found.items()}
+    sides = [bounds.tail(weight, None, frequency, np.sqrt(side)[:, None] * rows) / 2 for side in (least, most)]
+    plain = bounds.tail(weight)
+    tails = {
+        "plain_tail": dict.fromkeys(found, plain),
+        "quarter_tail": {cut: tail / 4 for cut, tail in squares.items()},
+        "uniform_tail": {cut: tail / (2 * len(head)) for cut, tail in squares.items()},
+        "unigram_tail": under,
+        "below_tail": dict.fromkeys(found, sides[0]),
+        "above_tail": dict.fromkeys(found, sides[1]),
+        "free": {"downhill": free},
+    }
+    cuts = {cut: [torch.from_numpy(part) for part in parts] for cut, parts in (found | {"downhill": downhill}).items()}
+    return {cut: (left.to(head), right.to(head.device)) for cut, (left, right) in cuts.items()}, tails, frequency
+
+
+def _gradient(head, states, labels, frequency, block=128):
+    """The gradient of the loss at the head, and how each context's softmax compares with the frequency."""
+    log_pi, gradient, ratios = torch.as_tensor(frequency).log().to(head), torch.zeros_like(head), []
+    for part, label in zip(states.split(block), labels.split(block), strict=True):
+        part = part.to(head)
+        log_p = (part @ head.T).log_softmax(-1)
+        ratios.append(torch.stack((log_p - log_pi).aminmax(dim=-1)).double().exp().cpu())
+        surplus = log_p.exp_()
+        surplus.scatter_add_(1, label.to(head.device)[:, None], -torch.ones_like(part[:, :1]))
+        gradient.addmm_(surplus.T, part)
+    return (gradient / len(states)).double().cpu().numpy(), *torch.cat(ratios, 1).numpy()
+
+
+def _measure(head, states, labels, cuts, ranks, frequency, block):
+    """Means over the states of one window, a row for each truncation and rank."""
     sums = {key: pd.Series(dtype=float) for key in product(cuts, ranks)}
-    for part, target in zip(states.split(block), targets.split(block), strict=True):
-        logits, chosen = part @ head.T, target[:, None]
-        old = logits.gather(1, chosen)[:, 0] - logits.logsumexp(-1)
-        for kind, rank in sums:
-            left, right = cuts[kind]
-            change = -(part @ right[rank:].T) @ left[:, rank:].T
-            values = pd.DataFrame(bounds.divergences(logits, change))
-            new = (logits + change).gather(1, chosen)[:, 0] - (logits + change).logsumexp(-1)
-            values["loss"], values["rise"] = -old.cpu().numpy(), (old - new).cpu().numpy()
-            sums[kind, rank] = sums[kind, rank].add(values.sum(), fill_value=0.0)
-    tails = {kind: left.double().square().sum(0).cpu() / 4 for kind, (left, _) in cuts.items()}
-    rows = [
-        {"truncation": kind, "rank": rank, "quarter_tail": float(tails[kind][rank:].sum()), **(total / len(states))}
-        for (kind, rank), total in sums.items()
-    ]
-    return pd.DataFrame(rows).assign(linear=lambda frame: frame.rise - frame.divergence)
+    for part, label in zip(states.split(block), labels.split(block), strict=True):
+        part, chosen = part.to(head), label.to(head.device)[:, None]
+        logits = part @ head.T
+        before, old = bounds.softmax(logits, frequency), _losses(logits, chosen)
+        for cut, (left, right) in cuts.items():
+            seen = (part.double() @ right.T).to(head)  # large and small directions meet here: float32 would lose some
+            for rank, cut_logits in _each_rank(seen, left, ranks):
+                values = {"loss": old, "rise": _losses(cut_logits, chosen) - old}
+                if cut != "downhill":
+                    values |= bounds.divergences(before, cut_logits - logits)
+                sums[cut, rank] = sums[cut, rank].add(pd.DataFrame(values).sum(), fill_value=0.0)
+    return pd.DataFrame(
+        [{"truncation": cut, "rank": rank, **(total / len(states))} for (cut, rank), total in sums.items()]
+    )
+
+
+def _each_rank(seen, left, ranks):
+    """Rank and logits of the head that is left[:, :rank] on what it sees, one rank after the other."""
+    logits, done = seen.new_zeros(len(seen), len(left)), 0
+    for rank in sorted(ranks):
+        logits, done = logits.addmm(seen[:, done:rank], left[:, done:rank].T), rank
+        yield rank, logits
+
+
+def _losses(logits, chosen):
+    return (logits.logsumexp(-1) - logits.gather(1, chosen)[:, 0]).double().cpu().numpy()
+
+
+def over_windows(real: pd.DataFrame, sample: str = "held out") -> pd.DataFrame:
+    """Means over the windows of a sample of `real_head`, with 95 % intervals of the divergence and of the rise.
+
+    A row for each truncation and rank, with every column of the frame, and divergence_low, divergence_high, rise_low,
+    rise_high (Student's t over windows; not a number for a single one).
+    """
+    groups = real[real["sample"] == sample].groupby(["truncation", "rank"])
+    means = groups.mean(numeric_only=True)
+    for name in ("divergence", "rise"):
+        half = groups[name].sem() * stats.t.ppf(0.975, (groups[name].count() - 1).clip(lower=1))
+        means[f"{name}_low"], means[f"{name}_high"] = means[name] - half, means[name] + half
+    return means.reset_index().drop(columns="window")
+
+
+def stacked(means: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """Frames by sample as one, with a column `sample`."""
+    return pd.concat([frame.assign(sample=sample) for sample, frame in means.items()], ignore_index=True)
+
+
+def gains(real: pd.DataFrame, draws: int = 2000, seed: int = 0) -> pd.DataFrame:
+    """How many times smaller the divergence is by frequency: sample, rank, gain, low, high, 95 % over whole windows.
+
+    The gain is the ratio of the means over windows; its interval comes from a paired bootstrap of the windows.
+    """
+    rows, random = [], np.random.default_rng(seed)
+    for (sample, rank), part in real[real.truncation != "downhill"].groupby(["sample", "rank"]):
+        pairs = part.pivot(index="window", columns="truncation", values="divergence")[
+            ["whitened", "by frequency"]
+        ].to_numpy()
+        drawn = pairs[random.integers(0, len(pairs), (draws, len(pairs)))].mean(1)
+        low, high = np.quantile(drawn[:, 0] / drawn[:, 1], [0.025, 0.975])
+        rows.append((sample, rank, pairs[:, 0].mean() / pairs[:, 1].mean(), low, high))
+    return pd.DataFrame(rows, columns=["sample", "rank", "gain", "low", "high"])
