@@ -103,6 +103,12 @@ def test_a_watch_says_cell_task_and_what_is_left(tmp_path, monkeypatch):
     assert "left" not in fresh.line()
 
 
+def test_work_goes_on_where_nobody_listens_any_more(tmp_path, monkeypatch):
+    monkeypatch.setenv(progress.FILE, str(tmp_path / "gone" / "told"))
+    progress.tell("heads.trained", 1, 3)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_pipe_gets_plain_lines_and_a_terminal_one_that_lives(tmp_path, monkeypatch):
     monkeypatch.setattr(progress, "PLAIN", 0.05)
     monkeypatch.setattr(progress, "TICK", 0.05)

@@ -166,7 +166,8 @@ def execute(source, profile="laptop", parameters=None, out=Path("_build"), fresh
         with tempfile.TemporaryDirectory() as scratch:  # ipc: a kernel on TCP warns that it is not encrypted
             told = Path(scratch, "progress.json")
             os.environ[progress.FILE] = str(told)
-            with _watch(source, notebook, profile, told, bool(tried), after) as watch:
+            cells = len(notebook.cells) + bool(parameters)  # papermill puts one of its own in front
+            with _watch(source.stem, cells, profile, told, bool(tried), after) as watch:
                 papermill.execute_notebook(
                     str(draft),
                     str(draft),
@@ -195,12 +196,12 @@ def execute(source, profile="laptop", parameters=None, out=Path("_build"), fresh
     return target, "ran"
 
 
-def _watch(source, notebook, profile, told, tried, after):
-    """The line of a chapter; papermill puts a cell of its own in front where parameters are overridden."""
-    cells = len(notebook.cells) + bool(overrides(profile, source.stem) or tried)
-    known = None if tried else estimate.earlier(profile, source.stem)
-    foreseen = None if tried else estimate.predicted(profile, source.stem)
-    return progress.Watch(source.stem, cells, told, (known or {}).get("cells", ()), foreseen, after)
+def _watch(name, cells, profile, told, tried, after):
+    """The line of a chapter; nothing is foreseen of one that is tried with other parameters."""
+    if tried:
+        return progress.Watch(name, cells, told, after=after)
+    known = estimate.earlier(profile, name) or {}
+    return progress.Watch(name, cells, told, known.get("cells", ()), estimate.predicted(profile, name), after)
 
 
 def configure(profile):

@@ -3,6 +3,7 @@
 On a terminal the line is alive; on a pipe or in CI there is a plain one a minute.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -21,8 +22,9 @@ def tell(what: str, done: int = 0, total: int = 0) -> None:
     path = os.environ.get(FILE)
     if path:
         scratch = Path(f"{path}.{os.getpid()}")
-        scratch.write_text(json.dumps([what, done, total]), encoding="utf-8")
-        os.replace(scratch, path)
+        with contextlib.suppress(OSError):  # the folder goes with who listened, and work must not fail for it
+            scratch.write_text(json.dumps([what, done, total]), encoding="utf-8")
+            os.replace(scratch, path)
 
 
 def duration(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""What public training runs show (chapter 3.2): the detector over seeds, sizes and onsets by width with intervals."""
+"""What public training runs show (chapter 3): the detector over seeds, sizes and onsets by width with intervals."""
 
 import numpy as np
 import pandas as pd
@@ -19,13 +19,11 @@ def runs(min_rise: float = 0.005) -> pd.DataFrame:
     error is the standard error of the effect; onset the step after which the loss stays `min_rise` above its best (NaN
     where it does not end there).
     """
-    losses = public.losses()
-    found = detect(losses, ["model", "width", "seed"], min_rise)
-    onsets = [leaves(curve.step, curve.loss, min_rise) for _, curve in losses.groupby(["model", "width", "seed"])]
-    keys = [key for key, _ in losses.groupby(["model", "width", "seed"])]
-    onset = pd.DataFrame(keys, columns=["model", "width", "seed"]).assign(onset=onsets)
-    found["error"] = (found.high - found.low) / (2 * detector.DEVIATIONS)
-    return found.merge(onset, on=["model", "width", "seed"])
+    losses, run = public.losses(), ["model", "width", "seed"]
+    found = detect(losses, run, min_rise)
+    onsets = {key: leaves(curve.step, curve.loss, min_rise) for key, curve in losses.groupby(run)}
+    error = (found.high - found.low) / (2 * detector.DEVIATIONS)
+    return found.assign(error=error, onset=[onsets[key] for key in found[run].itertuples(index=False, name=None)])
 
 
 def by_width(found: pd.DataFrame, min_rise: float, draws: int, seed: int = 0) -> pd.DataFrame:
