@@ -142,9 +142,9 @@ def _curves(means, names, description, by_sample=False):
         alt.Chart(long, description=description)
         .mark_line(point=True)
         .encode(
-            x=alt.X("rank:Q", title="rank r of the head"),
+            x=alt.X("rank:Q", title="rank r of the head").axis(labelOverlap="greedy", labelSeparation=8),
             y=_y("value:Q", NATS),
-            color=alt.Color("curve:N", title=None, sort=list(names.values())).legend(columns=3),
+            color=alt.Color("curve:N", title=None, sort=list(names.values())).legend(columns=2 if by_sample else 3),
             tooltip=[*keys, "curve", alt.Tooltip("value:Q", format=".3g")],
             **dash,
         )
