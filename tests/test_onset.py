@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lib.measure.onset import lag, rise
+from lib.measure.onset import departure, lag, rise
 
 STEPS = np.arange(1.0, 61.0)
 
@@ -51,3 +51,13 @@ def test_lag_tells_who_comes_first():
 def test_bad_curves_are_refused(values):
     with pytest.raises(ValueError, match=r"\.$"):
         rise(STEPS[: len(values)], values)
+
+
+def test_a_departure_is_the_step_that_leaves_with_an_interval_back_to_the_checkpoint_before():
+    steps = np.arange(0, 100, 5)
+    values = np.where(steps <= 50, 2 - steps / 100, 1.5 + (steps - 50) / 50)
+    found = departure(steps, values, 0.05)
+    assert found.found and found.halfway == 60 and found.low == 55 and found.high == 60
+    assert found.floor_step in (45, 50)
+    falling = departure(steps, 2 - steps / 100, 0.01)
+    assert not falling.found and np.isnan(falling.halfway)

@@ -1,12 +1,14 @@
 """The spectrum of a head: identities, limits, and agreement with a float64 SVD."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lib.measure import spectra
+from lib.run.tasks import spectra as tasks
 
 ROWS, WIDTH = 3000, 48  # more rows than one block
 
@@ -208,3 +210,12 @@ def test_what_is_no_float_is_refused_by_its_dtype(function, weight):
     with pytest.raises(ValueError, match="has dtype .*expected a float type"):
         function(weight)
     assert spectra.singular_values([[3, 0], [0, 4]]) == pytest.approx([4, 3])
+
+
+def test_the_tail_that_makes_two_figures_agree_is_the_one_that_made_them():
+    width, ratio, tail = 64, 0.3, 0.5
+    sigma = np.r_[1.0, ratio, np.full(width - 2, ratio * tail)]
+    ratios = pd.DataFrame({"model": ["m"], "width": [width], "step": [10], "ratio": [ratio]})
+    read = pd.DataFrame({"model": "m", "step": [0, 20], "entropy": spectra.singular_entropy(sigma, 2)})
+    found = tasks.tails(ratios, read).set_index("power")["tail"]
+    assert found[2] == pytest.approx(tail, rel=1e-6) and found[1] < tail / 2

@@ -111,7 +111,9 @@ def collapse(shapes: pd.DataFrame, limits: Mapping) -> dict:
 
 def costs(frame: pd.DataFrame, limits: Mapping) -> dict:
     """Checks of C7 on one source; ranks of the full width cost nothing by construction and are not in it."""
-    return {"low": every(frame.query("rank <= @limits['rank']").eval("cost > error"))}
+    more, rank = frame.cost > frame.error, frame["rank"]
+    near = (rank > limits["low"]) & (rank <= limits["near"])
+    return {"low": every(more[rank <= limits["low"]]), "near": every(more[near])}
 
 
 def dimension(frame: pd.DataFrame, limits: Mapping) -> bool | None:

@@ -69,6 +69,25 @@ def leaves(steps, values, least: float) -> float:
     return float(steps[near + 1]) if near + 1 < len(steps) else float("nan")
 
 
+def departure(steps, values, least: float, draws: int = 400, seed: int = 0) -> Rise:
+    """When a curve (n,) of positive values leaves its floor for good (`leaves`), as a Rise whose step is that one.
+
+    The interval comes from as many ``draws`` of the noise of a point as `rise` has, and reaches back to the checkpoint
+    before. size is the rise from the lowest value to the last.
+    """
+    steps, values = np.asarray(steps, dtype=np.float64), np.asarray(values, dtype=np.float64)
+    left, noise = leaves(steps, values, least), _noise(steps, values)
+    smooth = median_filter(values, 3, mode="nearest")
+    floor, size = float(steps[smooth.argmin()]), float(smooth[-1] - smooth.min())
+    if np.isnan(left):
+        return Rise(floor, np.nan, np.nan, np.nan, size, noise, False)
+    drawn = smooth + noise * np.random.default_rng(seed).standard_normal((draws, len(values)))
+    around = np.array([leaves(steps, curve, least) for curve in np.maximum(drawn, 1e-12)])
+    low, high = np.quantile(around[np.isfinite(around)], [0.025, 0.975])
+    before = steps[np.searchsorted(steps, left) - 1]
+    return Rise(floor, left, float(min(low, before)), float(max(high, left)), size, noise, True)
+
+
 def lag(first: Rise, second: Rise) -> tuple[float, float, float]:
     """Steps from the half of one rise to the half of another, with an interval; NaN where either has none.
 

@@ -47,8 +47,19 @@ class Table(SphinxDirective):
         return [box]
 
 
+UNTESTED = {"numbers": "not yet tested", "reading": "", "evidence": [], "control": ""}
+
+
+def evidence(verdict):
+    """The evidence of one verdict as MyST: source by source, then the control, then the chapter."""
+    lines = [f"*{escape(e['source'])}*, {e['numbers']}: {escape(e['text'])}" for e in verdict["evidence"]]
+    lines += [f"*Control*: {escape(verdict['control'])}"] if verdict["control"] else []
+    lines += [f"{{doc}}`{verdict['chapter']}`"] if "chapter" in verdict else []
+    return "<br>".join(lines)
+
+
 class ClaimTable(Table):
-    """The paper's claims with the verdicts of the chapters; a claim without one says so."""
+    """The paper's claims with the answers of the chapters; a claim without one says so."""
 
     kind = "claims"
 
@@ -58,16 +69,15 @@ class ClaimTable(Table):
         left = notebooks.verdicts(self.env.srcdir)
         rows = []
         for name, claim in json.loads(CLAIMS.read_text())["claims"].items():
-            mine = [v for v in left if v["claim"] == name] or [{"verdict": "not yet tested", "evidence": ""}]
+            mine = [v for v in left if v["claim"] == name] or [UNTESTED]
             for verdict in mine:
-                chapter = f"{{doc}}`{verdict['chapter']}`" if "chapter" in verdict else ""
                 rows.append(
                     {
                         "Claim": name,
                         "What the paper says": f"{escape(claim['sentence'])} ({escape(claim['where'])})",
-                        "Verdict": f"**{verdict['verdict']}**",
-                        "Evidence": escape(verdict["evidence"]),
-                        "Chapter": chapter,
+                        "Numbers": f"**{verdict['numbers']}**",
+                        "Reading": f"**{verdict['reading']}**",
+                        "Evidence": evidence(verdict),
                     }
                 )
         return pd.DataFrame(rows)

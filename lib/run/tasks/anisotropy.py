@@ -9,6 +9,7 @@ import torch
 from lib.data import architecture, checkpoints, corpora
 from lib.measure.anisotropy import all_but_the_top, interval, unit_sum
 
+LOWEST, HALF = "lowest perplexity", "anisotropy above 0.5"
 BATCH = 4096  # tokens in a forward pass, padding included
 
 # Hidden dimensions of models in the paper's Figure 2, from their published configurations: the figure names none.
@@ -65,6 +66,24 @@ def families(figure: pd.DataFrame) -> pd.DataFrame:
     """The paper's Figure 2 with the widths that it leaves out; models of unknown width are dropped."""
     known = [WIDTHS.get((row.family, row.model), row.width) for row in figure.itertuples()]
     return figure.assign(width=known).dropna(subset="width").drop(columns="bound")
+
+
+def printed_events(figure: pd.DataFrame, length: float) -> pd.DataFrame:
+    """The events of the paper's Figure 3, as shares of the run: model, source, event, share."""
+    names = {"best_step": LOWEST, "step_above_0.5": HALF, "step_above_0.9": "anisotropy above 0.9"}
+    long = figure.rename(columns=names).melt("model", list(names.values()), "event", "step").dropna()
+    return long.assign(source="paper", share=long.step / length, model="Pythia-" + long.model).drop(columns="step")
+
+
+def events(along: pd.DataFrame) -> pd.DataFrame:
+    """The same of runs followed by model, seed, step, perplexity, anisotropy; means over seeds come first."""
+    mean = along.groupby(["model", "step"], sort=False)[["perplexity", "anisotropy"]].mean().reset_index()
+    rows = []
+    for model, run in mean.sort_values("step").groupby("model", sort=False):
+        length = run.step.max()
+        steps = {LOWEST: run.step[run.perplexity.idxmin()], "highest anisotropy": run.step[run.anisotropy.idxmax()]}
+        rows += [{"model": model, "event": event, "share": step / length} for event, step in steps.items()]
+    return pd.DataFrame(rows).assign(source="this book")
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ import functools
 import numpy as np
 import pandas as pd
 import torch
+from scipy.optimize import brentq
 
 from lib.data import architecture, checkpoints
 from lib.data import corpora as texts
@@ -118,6 +119,27 @@ def entropies(frame: pd.DataFrame) -> pd.DataFrame:
         for key, part in frame.groupby(keys, sort=False)
         for power in (1, 2)
     ]
+    return pd.DataFrame(rows)
+
+
+def tails(ratios: pd.DataFrame, entropies: pd.DataFrame) -> pd.DataFrame:
+    """Where all values beyond the second must lie for the paper's Figures 4 and 5 to agree, for powers 1 and 2.
+
+    ratios: model, width, step, ratio (second value over the first); entropies: model, step, entropy. The values beyond
+    the second are taken as one level; tail is that level over the second value: near one for a spectrum without a gap.
+    """
+    rows = []
+    for row in ratios.itertuples():
+        curve = entropies[entropies.model == row.model].sort_values("step")
+        read = float(np.interp(row.step, curve.step, curve.entropy))
+        for power in (1, 2):
+
+            def excess(log_tail, row=row, power=power, read=read):
+                rest = np.full(row.width - 2, row.ratio * np.exp(log_tail))
+                return spectra.singular_entropy(np.r_[1.0, row.ratio, rest], power) - read
+
+            tail = float(np.exp(brentq(excess, -30, 0)))
+            rows.append({"model": row.model, "step": row.step, "entropy": read, "power": power, "tail": tail})
     return pd.DataFrame(rows)
 
 

@@ -6,7 +6,7 @@ from dataclasses import asdict
 import pandas as pd
 
 from lib.data import checkpoints
-from lib.measure.onset import Rise, lag, rise
+from lib.measure.onset import Rise, departure, lag, rise
 
 
 def points(runs: list[str], steps: list[int]) -> list[dict]:
@@ -59,10 +59,22 @@ def turns(frame: pd.DataFrame, least: dict[str, float]) -> pd.DataFrame:
 
     ``least`` says for each quantity which rise counts, in its own unit.
     """
+    return _each(frame, rise, least)
+
+
+def departures(frame: pd.DataFrame, least: dict[str, float]) -> pd.DataFrame:
+    """When each curve leaves its floor for good, in the form of `turns`; its step stands in the column halfway.
+
+    ``least`` says for each quantity which share above its lowest value counts.
+    """
+    return _each(frame, departure, least)
+
+
+def _each(frame, find, least):
     rows = []
     for (model, seed, quantity), part in frame.groupby(["model", "seed", "quantity"], sort=False):
         part = part.sort_values("step")
-        found = rise(part["step"], part["value"], least[quantity])
+        found = find(part["step"], part["value"], least[quantity])
         rows.append({"model": model, "seed": seed, "quantity": quantity, **asdict(found)})
     return pd.DataFrame(rows)
 
