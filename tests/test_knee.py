@@ -67,3 +67,20 @@ def test_figure_8_passes_five_per_cent_near_the_papers_threshold():
     points = paper.figure("8")
     excess = points["loss"] / points["loss"].min() - 1
     assert 0.56 < knee.crossing(points["w_error"], excess, 0.05) < 0.74
+
+
+def test_a_price_has_a_rank_on_a_smooth_curve():
+    losses = 2 + 30.0 / RANKS
+    full = losses[-1]
+    for price in (0.02, 0.1, 0.5):
+        rank = knee.affordable(RANKS, losses, price)
+        assert 30 / rank + 2 - full == pytest.approx(price, rel=0.1)
+    assert np.isnan(knee.affordable(RANKS, losses, 10))
+    assert knee.affordable(RANKS[::-1], losses[::-1], 0.1) == pytest.approx(knee.affordable(RANKS, losses, 0.1))
+
+
+def test_readings_stay_within_the_error_and_have_a_seed():
+    read = knee.reread([1.0, 2.0], 0.01, 500, seed=3)
+    assert read.shape == (500, 2) and np.abs(read - [1, 2]).max() <= 0.01
+    assert read.std(axis=0) == pytest.approx(0.01 / 3**0.5, rel=0.1)
+    assert (read == knee.reread([1.0, 2.0], 0.01, 500, seed=3)).all()

@@ -196,6 +196,20 @@ def test_the_squared_norm_is_read_off_a_curve():
         ngram_growth.squared_norm([0, 1, 2], [1.0, 0.7, 0.5])
 
 
+def test_squares_are_those_of_the_singular_values():
+    """The norm is read off the last stretch, of tokens that follow one context each."""
+    squared = np.repeat([3.0, 1.6, 1.0, 0.0], 2000)
+    ranks = np.arange(0, 8001, 500)
+    left = 1 - np.cumsum(np.insert(squared, 0, 0.0)) / squared.sum()
+    found = ngram_growth.squares(ranks, np.sqrt(np.clip(left[ranks], 0, None)), error=0.005)
+    assert found.norm.to_numpy() == pytest.approx(squared.sum())
+    assert found.square.to_numpy() == pytest.approx(np.repeat([3, 1.6, 1, 0], 4), abs=1e-6)
+    assert list(found["rank"][:2]) == [250, 750]
+    given = ngram_growth.squares(ranks, np.sqrt(np.clip(left[ranks], 0, None)), norm=2 * squared.sum())
+    assert given.square.to_numpy() == pytest.approx(2 * found.square.to_numpy())
+    assert given.doubt[0] == 0 < found.doubt[0] < 1
+
+
 def test_growth_recovers_its_own_constants():
     law = ngram_growth.Growth(limit=20_000, half=9e4, exponent=0.8, scatter=0)
     sizes = np.geomspace(1e3, 1e6, 8)

@@ -27,9 +27,9 @@ SMALL = {  # what makes a chapter quick; everything else is the profile's
     },
     "04b_spectra": {"steps": [0, 40000, 70000], "tokens": 2048, "held_out_tokens": 2000},
     "05a_rank_heads": {
-        "context": 64, "tokens": 16384, "validation": 2048, "ranks": [1, 2, 4, 8, 12, 24], "train_ranks": [2, 8],
-        "search_ranks": [2], "train": 4096, "batch": 512, "search_tokens": 2048, "random_rates": [0.01, 0.03],
-        "cut_rates": [0.001, 0.01], "gap_rank": 8, "part_tokens": 4096, "calibration": 1024,
+        "context": 64, "tokens": 16384, "validation": 2048, "ranks": [1, 2, 4, 8, 12, 24], "train_ranks": [2, 8, 24],
+        "more_ranks": [12], "lengths": [12, 6, 3, 2], "seeds": [0], "train": 8192, "batch": 512, "search": 3,
+        "random_rates": [0.01, 0.03], "cut_rates": [0.001, 0.01], "gap_rank": 12, "draws": 100, "calibration": 1024,
     },
     "05b_ngram_rank": {
         "corpora": ["hub:wikitext", "hub:imdb", "hub:pile"], "exact": ["hub:imdb"], "grown": ["hub:wikitext"],

@@ -47,6 +47,17 @@ def crossing(x: np.ndarray, y: np.ndarray, level: float) -> float:
     return float(x[i] + (level - y[i]) / (y[i + 1] - y[i]) * (x[i + 1] - x[i]))
 
 
+def affordable(ranks: np.ndarray, losses: np.ndarray, price: float) -> float:
+    """The rank from which on a head costs less than a price over the last one, linear in log r; NaN where all do."""
+    ranks, losses = np.asarray(ranks, dtype=float), np.asarray(losses, dtype=float)
+    return float(np.exp(-crossing(-np.log(ranks), losses - losses[np.argmax(ranks)], price)))
+
+
+def reread(values: np.ndarray, error: float, draws: int, seed: int = 0) -> np.ndarray:
+    """Values (n,) as they might have been read off a figure, anywhere within the error: (draws, n)."""
+    return np.asarray(values, dtype=float) + error * np.random.default_rng(seed).uniform(-1, 1, (draws, len(values)))
+
+
 def _best(
     values: np.ndarray, column: Callable, x: np.ndarray, y: np.ndarray, line: bool = False
 ) -> tuple[float, float]:

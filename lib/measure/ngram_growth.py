@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from scipy.optimize import curve_fit
 
 
@@ -57,3 +58,16 @@ def squared_norm(ranks, w_error) -> float:
         if end >= 2 and line.max() < 1.5 * line.min():
             return float(np.median(1 / line))
     raise ValueError("the curve never levels off: expected ranks up to the number of tokens seen; pass larger ones")
+
+
+def squares(ranks, w_error, norm: float | None = None, error: float = 0.0) -> pd.DataFrame:
+    """sigma^2 between neighbouring ranks: columns rank (the middle), square, norm (||W||^2, read off unless given).
+
+    doubt is the relative error of the slopes between W-errors of 0.1 and 0.3 from the ``error`` of reading their ends.
+    """
+    ranks, w_error = np.asarray(ranks, np.float64), np.asarray(w_error, np.float64)
+    norm = squared_norm(ranks, w_error) if norm is None else norm
+    slopes = w_error[(w_error >= 0.1) & (w_error <= 0.3)]
+    doubt = np.median(2 * error * slopes / np.median(np.diff(ranks)) * norm) if len(slopes) else np.nan
+    middle, square = (ranks[1:] + ranks[:-1]) / 2, steps(ranks, w_error) * norm
+    return pd.DataFrame({"rank": middle, "square": square, "norm": norm, "doubt": doubt})

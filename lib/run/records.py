@@ -115,7 +115,7 @@ def prepare(wanted: Call) -> Path:
 
 def read(wanted: Call) -> bytes | None:
     """Bytes of a call's record; None when there is none, or one that fails its check."""
-    blob = _checked(place(wanted))
+    blob = checked(place(wanted))
     return blob if blob and manifest(blob)["key"] == wanted.key else None
 
 
@@ -183,7 +183,7 @@ def use(blob: bytes) -> None:
 
 def state(path: Path, fingerprints: dict | None = None) -> tuple[str, dict]:
     """Whether a record is "ok", "stale" (made by other code, packages or inputs) or "damaged"; its manifest."""
-    blob = _checked(path)
+    blob = checked(path)
     if blob is None:
         return "damaged", {}
     about = manifest(blob)
@@ -194,7 +194,8 @@ def state(path: Path, fingerprints: dict | None = None) -> tuple[str, dict]:
     return ("ok" if now.key == path.stem else "stale"), about
 
 
-def _checked(path):
+def checked(path: Path) -> bytes | None:
+    """Bytes of a record's file; None when there is none, or one that fails its check."""
     try:
         blob = path.read_bytes()
     except FileNotFoundError:

@@ -1,0 +1,102 @@
+"""Records that travel with the book: what takes longer than a build, made once by a named command.
+
+    python -m lib.run.kept heads_updates
+
+A plan, `book/records/NAME.yml`, names a function, a grid and what is fixed. The command carries out what has no record
+yet, and puts the plan's records into the folder NAME beside it. A chapter reads them there whatever the machine and the
+dtype that is fastest on it; how each was made stands in its last table.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+import pandas as pd
+from tqdm import tqdm
+
+from lib.data.cache import ROOT
+from lib.run import records, sweep
+from lib.run.calls import call
+from lib.run.parameters import load
+
+FOLDER = ROOT / "book" / "records"
+PLACE = ("device", "dtype")  # where a record was made, rather than what it answers
+
+
+def run(function: Callable, grid: list[dict], /, **fixed) -> pd.DataFrame:
+    """As `sweep.run`, but a point that a kept record answers, by parameters and inputs, is read from that.
+
+    The device, the dtype and the code of a kept record may be others; its last table names them. Lists among a point's
+    parameters are left out of the first columns.
+    """
+    known = {_question(records.manifest(blob)): blob for blob in _blobs()}
+    wanted = [call(function, point | fixed) for point in grid]
+    found = [known.get(_question(vars(one))) for one in wanted]
+    if missing := [point for point, blob in zip(grid, found, strict=True) if blob is None]:
+        sweep.run(function, missing, **fixed)
+    frames = []
+    for point, one, blob in zip(grid, wanted, found, strict=True):
+        blob = blob or records.obtain(one)
+        records.use(blob)
+        frame = records.unpack(blob)
+        told = {name: value for name, value in point.items() if not isinstance(value, list) and name not in frame}
+        frames.append(frame.assign(**told)[[*told, *frame.columns]])
+    return pd.concat(frames, ignore_index=True)
+
+
+def make(name: str) -> list[Path]:
+    """Carry out what has no record yet, put all of a plan's records into its folder, and no others; their places.
+
+    Raises ValueError where there is no such plan, or it is none.
+    """
+    function, grid, fixed = _plan(FOLDER / f"{name}.yml")
+    sweep.run(function, grid, announce=lambda cost: tqdm.write(f"cost: {cost}"), **fixed)
+    made = [records.place(call(function, point | fixed)) for point in grid]
+    folder = FOLDER / name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return [Path(shutil.copy(path, folder)) for path in made]
+
+
+def _blobs():
+    """Bytes of the kept records. Raises ValueError where one is damaged."""
+    for path in sorted(FOLDER.glob("*/*.record")):
+        if (blob := records.checked(path)) is None:
+            raise ValueError(f"{path} is damaged: take it from the repository again, or make it again.")
+        yield blob
+
+
+def _question(about):
+    """What a record answers: function, parameters and inputs."""
+    parameters = {name: value for name, value in about["parameters"].items() if name not in PLACE}
+    return json.dumps([about["function"], parameters, about["inputs"]], sort_keys=True)
+
+
+def _plan(path):
+    if not path.exists():
+        known = ", ".join(sorted(plan.stem for plan in path.parent.glob("*.yml")))
+        raise ValueError(f"there is no plan {path.stem!r} in {path.parent}: expected one of {known}.")
+    plan = load(path.read_text())
+    if not isinstance(plan, dict) or set(plan) != {"function", "grid", "fixed"}:
+        raise ValueError(f"{path.name} must hold function: (module:name), grid: (a list of points) and fixed:.")
+    module, _, name = plan["function"].partition(":")
+    return getattr(import_module(module), name), plan["grid"], plan["fixed"]
+
+
+def main():
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m lib.run.kept", description=__doc__.split("\n")[0])
+    parser.add_argument("name", help="of a plan in book/records")
+    try:
+        for path in make(parser.parse_args().name):
+            print(path.relative_to(ROOT))
+    except (AttributeError, ImportError, OSError, sweep.SweepError, ValueError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()
