@@ -1,9 +1,11 @@
 """The detector of saturation tells a lasting rise from everything that looks like one."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from lib.measure.saturation import saturation
+from lib.run.tasks import saturation as tasks
 from lib.run.tasks.saturation import error_rates
 
 
@@ -134,3 +136,25 @@ def test_errors_are_rarer_for_a_larger_rise_and_oftener_for_a_drift():
     )
     assert small["missed"] > 0.5 and large["missed"] == 0
     assert small["false_alarms"] == large["false_alarms"] <= 0.02 < drifting["false_alarms"]
+
+
+def test_a_rise_far_above_the_error_of_reading_survives_it_and_one_below_does_not():
+    steps = np.arange(28)
+    turn = 3 + np.maximum(0, steps - 14) / 14
+    curves = pd.concat(
+        pd.DataFrame({"model": name, "step": steps, "loss": 3 - 0.02 * steps.clip(max=14) / 14 + size * (turn - 3)})
+        for name, size in (("clear", 0.2), ("none", 0.0))
+    )
+    again = tasks.reread(curves, 0.003, 40)
+    assert again["clear"] == 1 and again["none"] < 0.2
+
+
+def test_undoing_the_choice_of_the_best_takes_off_what_chance_gives():
+    rows = [("SciQ", "accuracy", 80.0, 70.0, np.nan), ("SciQ", "accuracy", 80.0, 78.0, 79.0)]
+    table = pd.DataFrame(rows, columns=["task", "metric", "best", "final", "final, EleutherAI"])
+    found = tasks.falls(table, {}, tried=28)
+    error = np.sqrt(80 * 20 / 1000)
+    assert list(found.worse) == [10, 1]  # the public result counts where there is one
+    largest = np.random.default_rng(0).standard_normal((20_000, 28)).max(1).mean()
+    np.testing.assert_allclose(found.worse - found.corrected, largest * error, rtol=0.02)
+    assert found.corrected_low[0] > 0 > found.corrected_low[1]

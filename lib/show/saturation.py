@@ -32,7 +32,7 @@ def over_seeds(curves: pd.DataFrame) -> alt.Chart:
             **LOOK,
         )
         .properties(width=150, height=120)
-        .facet(alt.Facet("model:N", title=None, sort=order), columns=3)
+        .facet(alt.Facet("model:N", title=None, sort=order), columns=2)
         .properties(description="Loss of each public run above its lowest, a panel for each model, by verdict")
     )
 

@@ -254,7 +254,10 @@ def _onset_text(arm, at, share):
 def _gap_text(frame):
     if frame.value.isna().any():
         return "Too few wide runs for a law."
-    parts = (f"{row.value:.1f} % at the {name} ({row.low:.1f} to {row.high:.1f})" for name, row in frame.iterrows())
+    parts = (
+        f"{row.value:.1f} % at the {name} checkpoint ({row.low:.1f} to {row.high:.1f})"
+        for name, row in frame.iterrows()
+    )
     return ", ".join(parts) + "."
 
 
