@@ -8,6 +8,7 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+from filelock import FileLock
 
 from lib.run import chapter
 
@@ -34,15 +35,16 @@ def process():
 
 @pytest.fixture(scope="session")
 def book():
-    """Folder of the smoke book: notebooks/, source/, html/."""
-    run("lib.data.sources", "fetch", "default")
-    run("lib.train.suite", "--profile", "smoke")
+    """Folder of the smoke book: notebooks/, source/, html/; a second process of tests finds it made."""
     out = ROOT / "_build" / "test"
+    out.mkdir(parents=True, exist_ok=True)
 
     def execute(source):
         run("lib.run.chapter", source, "--profile", "smoke", "--out", out, OMP_NUM_THREADS="1")
 
-    with ThreadPoolExecutor(2) as two:
+    with FileLock(out / "making.lock"), ThreadPoolExecutor(2) as two:
+        run("lib.data.sources", "fetch", "default")
+        run("lib.train.suite", "--profile", "smoke")
         list(two.map(execute, chapter.chapters()))
-    run("lib.run.book", "--profile", "smoke", "--out", out)
+        run("lib.run.book", "--profile", "smoke", "--out", out)
     return out
