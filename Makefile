@@ -55,7 +55,7 @@ serve:  ## the built site on http://localhost:8000
 	@$(if $(wildcard _build/html),$(PYTHON) -m http.server 8000 --bind 127.0.0.1 --directory _build/html,echo "error: no site yet; run make book"; exit 1)
 
 test: $(VENV)/.ready  ## identities, behaviour, every chapter at toy size, the site in a browser
-	@$(RUN) pytest -q -n 2 --dist loadfile tests
+	@$(RUN) pytest -q -n 2 --dist worksteal tests
 
 bench: inputs  ## the figures that the book promises, measured
 	@for topic in $(basename $(notdir $(wildcard tests/bench/[a-z]*.py))); do $(RUN) tests.bench.$$topic || exit 1; done

@@ -34,17 +34,20 @@ def process():
 
 
 @pytest.fixture(scope="session")
-def book():
-    """Folder of the smoke book: notebooks/, source/, html/; a second process of tests finds it made."""
+def book(tmp_path_factory, worker_id):
+    """Folder of the smoke book: notebooks/, source/, html/; a second process of the same tests finds it made."""
     out = ROOT / "_build" / "test"
-    out.mkdir(parents=True, exist_ok=True)
+    own = tmp_path_factory.getbasetemp()
+    made = (own if worker_id == "master" else own.parent) / "book-made"  # the parent is shared by one run of tests
 
     def execute(source):
         run("lib.run.chapter", source, "--profile", "smoke", "--out", out, OMP_NUM_THREADS="1")
 
-    with FileLock(out / "making.lock"), ThreadPoolExecutor(2) as two:
-        run("lib.data.sources", "fetch", "default")
-        run("lib.train.suite", "--profile", "smoke")
-        list(two.map(execute, chapter.chapters()))
-        run("lib.run.book", "--profile", "smoke", "--out", out)
+    with FileLock(made.with_suffix(".lock")), ThreadPoolExecutor(2) as two:
+        if not made.exists():
+            run("lib.data.sources", "fetch", "default")
+            run("lib.train.suite", "--profile", "smoke")
+            list(two.map(execute, chapter.chapters()))
+            run("lib.run.book", "--profile", "smoke", "--out", out)
+            made.touch()
     return out

@@ -17,6 +17,17 @@ def losses() -> pd.DataFrame:
     return frame.astype({"step": int, "loss": float}).dropna(ignore_index=True)
 
 
+def fine_losses() -> pd.DataFrame:
+    """Mean training losses of 40 runs over windows of 500 steps: model, width, seed, step (the last of its window),
+    loss (nats a token); windows that were not logged are left out.
+    """
+    fine = _public()["train_loss_fine"]
+    frame = pd.DataFrame(fine["runs"]).explode("loss", ignore_index=True)
+    window = 1 + frame.groupby(["model", "seed"]).cumcount()
+    frame.insert(3, "step", fine["window"] * window)
+    return frame.astype({"loss": float}).dropna(ignore_index=True)
+
+
 def perplexities() -> pd.DataFrame:
     """Zero-shot LAMBADA perplexity along training of 32 models: model, release (v0, v1), width, step, perplexity."""
     columns = {"steps": "step", "suite": "release"}

@@ -12,7 +12,7 @@ def events(frame: pd.DataFrame, description: str) -> alt.LayerChart:
     """Figure 3 as events: model, source, event, share (of the run), joined for each model."""
     kinds = list(frame.event.unique())
     y = alt.Y("model:N", title=None, sort=list(frame.model.unique()))
-    base = alt.Chart(frame, height=alt.Step(22)).encode(x=SHARE, y=y)
+    base = alt.Chart(frame, height=22 * frame.model.nunique()).encode(x=SHARE, y=y)
     line = base.mark_line(color=charts.INK, opacity=0.4).encode(
         order="share:Q", detail="model:N", strokeDash=charts.SOURCE_DASH
     )
