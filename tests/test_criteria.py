@@ -31,7 +31,7 @@ def intervals(final, best, half=0.3):
 
 
 def recipes(share):
-    names = {name: rise for pair in verdicts.PAIRS for name, rise in zip(pair, (1.0, share), strict=True)}
+    names = {name: rise for _, *pair in verdicts.PAIRS for name, rise in zip(pair, (1.0, share), strict=True)}
     jitter = np.linspace(-0.02, 0.02, len(names))
     rise = np.array(list(names.values())) + jitter
     return pd.DataFrame({"run": list(names), "best": 1.0, "final": np.exp(rise)})
@@ -89,15 +89,15 @@ P, OWN = verdicts.PAPER, verdicts.OURS
 BOTH = {
     "C1": (
         lambda: verdicts.c1({P: runs(WIDTHS, saturated=[True, True, False, False])}, recipes(1.0)),
-        lambda: verdicts.c1({P: runs(WIDTHS, saturated=[False, True, False, True])}, recipes(0.0)),
+        lambda: verdicts.c1({P: runs(WIDTHS, saturated=[False, True, False, True])}, recipes(-0.2)),
     ),
     "C2": (
         lambda: verdicts.c2({P: intervals(8, 4)}, 0.7),
-        lambda: verdicts.c2({P: intervals(2, 0.1)}, 0.2),
+        lambda: verdicts.c2({P: intervals(2, -2)}, 0.2),
     ),
     "C3": (
-        lambda: verdicts.c3({P: scores([1, 2, 3])}, scores([1, 2, 0.1]), True),
-        lambda: verdicts.c3({P: scores([-1, 0.1, 0.2])}, scores([0.1, 0.1, 1]), True),
+        lambda: verdicts.c3({P: scores([1, 2, 3])}, scores([1, 2, 0.1]), scores([1, 2, 0.1])),
+        lambda: verdicts.c3({P: scores([-1, 0.1, 0.2])}, scores([0.1, 0.1, 1]), scores([0.1])),
     ),
     "C4": (
         lambda: verdicts.c4(
@@ -119,7 +119,7 @@ BOTH = {
     ),
     "C7": (
         lambda: verdicts.c7({P: costs(0.3, 0.06)}, (0.02, 0.01, 0.03), (0.03, 0.02, 0.04), ""),
-        lambda: verdicts.c7({P: costs(0.01, 0.01)}, (0.0, -0.01, 0.01), (0.0, -0.02, 0.02), ""),
+        lambda: verdicts.c7({P: costs(-0.1, -0.1)}, (-0.02, -0.03, -0.01), (-0.02, -0.02, -0.01), ""),
     ),
     "C8": (
         lambda: verdicts.c8({OWN: pd.DataFrame({"dimension": [9000, 2000]})}, 1.05, 1.5, 1.2),
@@ -162,7 +162,9 @@ def test_checks_fail_one_by_one():
     assert checks.fell(scores([0.1, 0.2]), criterion("C3").limits) == {"worse": True, "most": False}
     assert checks.gaps(intervals(8, 1), criterion("C2").limits) == {"final": True, "best": False}
     assert checks.gaps(intervals(np.nan, np.nan), criterion("C2").limits) == {"final": None, "best": None}
-    assert checks.costs(costs(0.3, 0.01), criterion("C7").limits) == {"low": True, "near": False}
+    assert checks.costs(costs(0.3, 0.01), criterion("C7").limits) == {"low": True, "near": None}
+    assert checks.costs(costs(0.3, -0.1), criterion("C7").limits) == {"low": True, "near": False}
+    assert set(checks.gaps(intervals(8, 4, 20), criterion("C2").limits).values()) == {None}
     assert checks.late_rise(runs([64], saturated=[True]), criterion("C1").limits) == {"narrow": True, "wide": None}
 
 
@@ -171,7 +173,8 @@ def test_one_rule_for_all_claims():
     assert judge.numbers({"a": None}) == "not re-measured"
     assert judge.reading({"a": True, "b": False}) == "holds with a condition"
     assert judge.reading({"a": False}) == "refuted by a control"
-    assert judge.reading({"a": False}, same_kind=False) == "open"
+    assert {judge.reading({"a": ok}, same_kind=False) for ok in (True, False)} == {"open"}
+    assert [judge.above(*ends) for ends in ((1, 2), (-2, -1), (-1, 1), (np.nan, 1))] == [True, False, None, None]
     assert judge.reading({}) == "open"
 
 

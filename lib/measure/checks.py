@@ -19,20 +19,22 @@ def late_rise(frame: pd.DataFrame, limits: Mapping) -> dict:
     return {"narrow": every(frame.saturated[narrow]), "wide": none(frame.saturated[~narrow])}
 
 
-def kept(recipes: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> tuple[float, float, float]:
-    """Mean share of the rise of log perplexity that stays under the other recipe, with its 95 % interval over pairs.
+def kept(recipes: pd.DataFrame, pairs: Sequence[tuple[str, str, str]]) -> tuple[float, float, float]:
+    """Mean share of the rise of log perplexity that stays under the other recipe, with its 95 % interval over models.
 
-    recipes: run, best, final (perplexities); pairs: the run that was studied, and the other.
+    recipes: run, best, final (perplexities); pairs: the model, its run that was studied, and the other. Pairs of one
+    model share that run, so they are averaged first.
     """
     rise = np.log(recipes.set_index("run").final / recipes.set_index("run").best)
-    shares = np.array([rise[other] / rise[studied] for studied, other in pairs])
+    shares = pd.Series({other: rise[other] / rise[studied] for _, studied, other in pairs})
+    shares = shares.groupby({other: model for model, _, other in pairs}).mean()
     half = stats.sem(shares) * stats.t.ppf(0.975, len(shares) - 1)
     return float(shares.mean()), float(shares.mean() - half), float(shares.mean() + half)
 
 
 def gaps(frame: pd.DataFrame, limits: Mapping) -> dict:
-    """Checks of C2 on one source; None where no law could be fitted."""
-    if frame.value.isna().any():
+    """Checks of C2 on one source; None where no law could be fitted, or its interval is too wide to fail."""
+    if frame.value.isna().any() or (frame.high - frame.low > limits["widest"]).any():
         return dict.fromkeys(("final", "best"))
     slack = limits["rounding"]
     return {
@@ -111,7 +113,8 @@ def collapse(shapes: pd.DataFrame, limits: Mapping) -> dict:
 
 def costs(frame: pd.DataFrame, limits: Mapping) -> dict:
     """Checks of C7 on one source; ranks of the full width cost nothing by construction and are not in it."""
-    more, rank = frame.cost > frame.error, frame["rank"]
+    frame = frame[frame.cost.abs() > frame.error]  # what lies within its error says neither
+    more, rank = frame.cost > 0, frame["rank"]
     near = (rank > limits["low"]) & (rank <= limits["near"])
     return {"low": every(more[rank <= limits["low"]]), "near": every(more[near])}
 
@@ -125,9 +128,9 @@ def controls(growth: float, shuffled: float, factor: float, limits: Mapping) -> 
     """The reading's checks of C8."""
     change = limits["change"]
     return {
-        "stable": abs(growth - 1) < change,
-        "language": abs(shuffled - 1) > change,
-        "known": factor < limits["factor"],
+        "stable": None if np.isnan(growth) else abs(growth - 1) < change,
+        "language": None if np.isnan(shuffled) else abs(shuffled - 1) > change,
+        "known": None if np.isnan(factor) else factor < limits["factor"],
     }
 
 

@@ -1,10 +1,11 @@
 """From checks that pass or fail to an answer, by one rule for every claim.
 
 A check is True, False, or None where the data can't say. Numbers: all pass, the claim's numbers are reproduced; some,
-in part; none, not. Reading: all controls are survived, it holds; some, it holds with a condition; none, it is refuted,
-but only by a control on models of the kind that the claim is about: another kind leaves it open.
+in part; none, not. Reading: all controls are survived, it holds; some, it holds with a condition; none, it is refuted;
+where the controls ran on models of another kind than the claim is about, it is open whatever they gave.
 """
 
+import math
 from collections.abc import Mapping
 
 NUMBERS = ("reproduced", "reproduced in part", "not reproduced", "not re-measured")
@@ -20,8 +21,7 @@ def numbers(checks: Checks) -> str:
 
 def reading(checks: Checks, same_kind: bool = True) -> str:
     """One of `READINGS`; same_kind: the controls ran on the kind of models that the claim is about."""
-    answer = _answer(checks, READINGS)
-    return "open" if answer == "refuted by a control" and not same_kind else answer
+    return _answer(checks, READINGS) if same_kind else "open"
 
 
 def _answer(checks, words):
@@ -29,6 +29,13 @@ def _answer(checks, words):
     if not known:
         return words[3]
     return words[0] if all(known) else words[1] if any(known) else words[2]
+
+
+def above(low: float, high: float, level: float = 0.0) -> bool | None:
+    """Whether an interval lies above a level: False if it lies below, None if it straddles it or is not known."""
+    if math.isnan(low) or math.isnan(high) or low <= level < high:
+        return None
+    return low > level
 
 
 def every(values) -> bool | None:

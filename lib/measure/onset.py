@@ -73,13 +73,13 @@ def departure(steps, values, least: float, draws: int = 400, seed: int = 0) -> R
     """When a curve (n,) of positive values leaves its floor for good (`leaves`), as a Rise whose step is that one.
 
     The interval comes from as many ``draws`` of the noise of a point as `rise` has, and reaches back to the checkpoint
-    before. size is the rise from the lowest value to the last.
+    before. size is the rise from the lowest value to the last, which has to exceed the noise as that of `rise` has.
     """
     steps, values = np.asarray(steps, dtype=np.float64), np.asarray(values, dtype=np.float64)
     left, noise = leaves(steps, values, least), _noise(steps, values)
     smooth = median_filter(values, 3, mode="nearest")
     floor, size = float(steps[smooth.argmin()]), float(smooth[-1] - smooth.min())
-    if np.isnan(left):
+    if np.isnan(left) or size <= max(DEVIATIONS * noise, least * smooth.min()):
         return Rise(floor, np.nan, np.nan, np.nan, size, noise, False)
     drawn = smooth + noise * np.random.default_rng(seed).standard_normal((draws, len(values)))
     around = np.array([leaves(steps, curve, least) for curve in np.maximum(drawn, 1e-12)])

@@ -11,6 +11,7 @@ import argparse
 import json
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -57,9 +58,12 @@ def make(name: str) -> list[Path]:
     sweep.run(function, grid, announce=lambda cost: tqdm.write(f"cost: {cost}"), **fixed)
     made = [records.place(call(function, point | fixed)) for point in grid]
     folder = FOLDER / name
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    return [Path(shutil.copy(path, folder)) for path in made]
+    with tempfile.TemporaryDirectory(dir=FOLDER) as new:  # a full disk leaves the records that are there
+        for path in made:
+            shutil.copy(path, new)
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(new, folder)
+    return [folder / path.name for path in made]
 
 
 def _blobs():

@@ -67,8 +67,10 @@ class ClaimTable(Table):
         """One row for each verdict."""
         self.env.note_dependency(str(CLAIMS))
         left = notebooks.verdicts(self.env.srcdir)
-        rows = []
-        for name, claim in json.loads(CLAIMS.read_text())["claims"].items():
+        rows, known = [], json.loads(CLAIMS.read_text())["claims"]
+        if odd := sorted({v["claim"] for v in left} - set(known)):
+            raise ValueError(f"a chapter judges {', '.join(odd)}, which is no claim of the paper: expected C1 to C10")
+        for name, claim in known.items():
             mine = [v for v in left if v["claim"] == name] or [UNTESTED]
             for verdict in mine:
                 rows.append(
