@@ -18,6 +18,11 @@ def records(folder):
     return {path: path.stat().st_mtime_ns for path in (folder / "records").glob("*/*.record")}
 
 
+def hear():
+    """Let a process hear Ctrl-C though these tests run in the background of a shell, which turns that off."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_chapter_5_1_stopped_in_the_middle_goes_on_from_there(book, tmp_path):
     here = tmp_path / "cache"
     here.mkdir()
@@ -26,7 +31,8 @@ def test_chapter_5_1_stopped_in_the_middle_goes_on_from_there(book, tmp_path):
         (here / part).symlink_to(cache() / part)
     command = [sys.executable, "-m", "lib.run.chapter", "05a_rank_heads", "--profile", "smoke", "--out", tmp_path]
     settings = {"cwd": ROOT, "env": os.environ | {"BOOK_CACHE": str(here)}, "text": True}
-    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **settings)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    running = subprocess.Popen(command, preexec_fn=hear, **pipes, **settings)
     end = time.monotonic() + PATIENCE
     while len(records(here)) < 3:
         assert running.poll() is None and time.monotonic() < end
