@@ -322,6 +322,15 @@ def test_frequencies_bound_a_divergence_from_both_sides(vocabulary, scale, size,
     np.testing.assert_allclose(parts["unigram"] * 2, [np.cov(d, aweights=frequency, ddof=0) for d in change], rtol=1e-6)
 
 
+def test_a_change_that_is_nothing_but_rounding_has_a_sandwich_too():
+    logits = np.log(np.array([[0.29, 0.6, 0.06, 0.05]] * 4))
+    frequency = np.array([0.26, 0.5, 0.13, 0.11])
+    for scale in (0.0, 1e-17, 1e-16):
+        change = scale * np.random.default_rng(0).standard_normal((4, 4)) + 1e-16
+        found = bounds.divergences(logits, change, frequency)
+        assert all((found[name] >= 0).all() for name in ("unigram", "below", "divergence", "above"))
+
+
 @few
 @given(problems, st.data())
 def test_tails_in_the_frequency_metric_bound_the_best_head_from_both_sides(task, data):

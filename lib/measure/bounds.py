@@ -106,7 +106,7 @@ def divergences(logits: Array | Softmax, change: Array, frequency: Array | None 
         "uniform": norm / (2 * d.shape[-1]),
     }
     if before.frequency is not None:
-        across = d.square() @ before.frequency - (d @ before.frequency).square()
+        across = (d - (d @ before.frequency)[:, None]).square() @ before.frequency  # a difference could fall below 0
         found["unigram"], found["below"] = across / 2, psi(-spread) * before.least * across
         found["above"] = _softplus(before.most.log() + across.log() + _log_psi(high))
     return {name: value.cpu().numpy() for name, value in found.items()}
