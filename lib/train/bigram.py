@@ -1,0 +1,197 @@
+"""The smallest model that saturates: bigram counts, one vector a context, exact gradients, rounded at the logits.
+
+A state is LayerNorm of a context's vector, the logits are the head times it, the labels are the counted distributions
+of the next token. The gradient of the logits is the expectation over labels of what a trainer stores in half precision,
+so that a step sees no noise: the limit of an infinite batch. Runs that share settings are trained together.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from lib.measure import anisotropy, spectra
+
+
+@dataclass(frozen=True)
+class Bigrams:
+    """Next tokens of the most frequent contexts: their distributions, where they are positive, and their shares."""
+
+    labels: torch.Tensor  # (N, V), float32
+    places: torch.Tensor  # (K,), positions in the flattened labels that are positive
+    shares: torch.Tensor  # (N,), float32, of sum 1
+    entropy: float  # nats: the least loss that any model of the contexts can have
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run: how the gradient of its logits is stored, whether its head is centred after each step, its seed."""
+
+    dtype: str  # float32, bfloat16 or float16
+    kappa: float  # what the gradient is multiplied by while it is stored, a power of two
+    centred: bool
+    seed: int
+
+
+def bigrams(ids: np.ndarray, contexts: int, vocabulary: int) -> Bigrams:
+    """Count what follows each of the most frequent tokens in a stream of ids.
+
+    Raises ValueError where fewer than ``contexts`` tokens of the vocabulary have a successor.
+    """
+    counts = np.bincount(ids[:-1].astype(np.int64) * vocabulary + ids[1:], minlength=vocabulary**2)
+    counts = counts.reshape(vocabulary, vocabulary).astype(np.float64)
+    totals = counts.sum(1)
+    top = np.argsort(-totals, kind="stable")[:contexts]
+    if len(top) < contexts or totals[top[-1]] == 0:
+        raise ValueError(f"the text has {int((totals > 0).sum())} contexts, not {contexts}: ask for fewer.")
+    labels, shares = counts[top] / totals[top, None], totals[top] / totals[top].sum()
+    logs = np.log(labels, where=labels > 0, out=np.zeros_like(labels))
+    return Bigrams(
+        torch.from_numpy(labels).float(),
+        torch.from_numpy(np.flatnonzero(labels)),
+        torch.from_numpy(shares).float(),
+        float(-shares @ (labels * logs).sum(1)),
+    )
+
+
+def round_(x: torch.Tensor, dtype: str, kappa: float) -> torch.Tensor:
+    """Replace x (float32) by x times kappa, stored in a dtype by name, and divided again; kappa is a power of two.
+
+    Raises ValueError for a dtype other than float32, which leaves x as it is, bfloat16 and float16.
+    """
+    if dtype not in ("float32", "bfloat16", "float16"):
+        raise ValueError(f"dtype is {dtype!r}: pass float32, bfloat16 or float16.")
+    if dtype == "float32":
+        return x
+    return x.copy_(x.mul_(kappa).to(getattr(torch, dtype))).div_(kappa)
+
+
+def expected_gradient_(p: torch.Tensor, text: Bigrams, dtype: str, kappa: float) -> torch.Tensor:
+    """Replace probabilities p (N, V) by the gradient of each context's loss by its logits, rounded for each label.
+
+    For a label y entry i is stored as fl(p_i - [i = y]), so with labels q its mean is
+    fl(p_i) + q_i (fl(p_i - 1) - fl(p_i)); in float32 that is p - q.
+    """
+    flat, labels = p.view(-1), text.labels.view(-1)[text.places]
+    label = round_(flat[text.places] - 1, dtype, kappa)
+    round_(p, dtype, kappa)
+    other = flat[text.places]
+    flat[text.places] = other + labels * (label - other)
+    return p
+
+
+class Models(torch.nn.Module):
+    """The models of R runs, stacked: vectors (R, N, d), norm gains and biases (R, d), heads (R, V, d)."""
+
+    def __init__(self, runs: list[Run], contexts: int, vocabulary: int, width: int):
+        super().__init__()
+        draws = []
+        for run in runs:  # the same seed starts every arm from the same weights
+            generator = torch.Generator().manual_seed(run.seed)
+            draws.append(torch.randn(contexts + vocabulary, width, generator=generator) * math.sqrt(2 / (5 * width)))
+        vectors, heads = torch.stack(draws).split([contexts, vocabulary], dim=1)
+        self.vectors, self.heads = (torch.nn.Parameter(part.contiguous()) for part in (vectors, heads))
+        self.gains = torch.nn.Parameter(torch.ones(len(runs), width))
+        self.biases = torch.nn.Parameter(torch.zeros(len(runs), width))
+
+    def states(self) -> torch.Tensor:
+        """What the heads read, (R, N, d)."""
+        normal = F.layer_norm(self.vectors, self.vectors.shape[-1:], eps=1e-5)
+        return normal * self.gains[:, None] + self.biases[:, None]
+
+
+def backward(models: Models, runs: list[Run], text: Bigrams) -> None:
+    """Put the gradient of every run's loss into its parameters.
+
+    Runs are taken one at a time, since the probabilities of one fit into the cache and those of all do not.
+    """
+    states = models.states()
+    heads, flat = models.heads.detach(), states.detach()
+    push, models.heads.grad = torch.empty_like(flat), torch.empty_like(heads)
+    room = torch.empty_like(text.labels)
+    for place, run in enumerate(runs):
+        p = torch.softmax(torch.mm(flat[place], heads[place].T, out=room), dim=-1, out=room)
+        gradient = expected_gradient_(p, text, run.dtype, run.kappa)
+        torch.mm(gradient.T, flat[place] * text.shares[:, None], out=models.heads.grad[place])
+        push[place] = text.shares[:, None] * (gradient @ heads[place])
+    states.backward(push)
+
+
+def clip(models: Models, norm: float) -> None:
+    """Scale each run's gradient down to a norm, as one run's trainer would."""
+    gradients = [parameter.grad for parameter in models.parameters()]
+    squares = sum(gradient.flatten(1).square().sum(1) for gradient in gradients)
+    scale = (norm / squares.sqrt().clamp(min=1e-12)).clamp(max=1)
+    for gradient in gradients:
+        gradient.mul_(scale.view(-1, *[1] * (gradient.ndim - 1)))
+
+
+def train(
+    runs: list[Run], text: Bigrams, width: int, updates: int, rate: float, evaluations: int
+) -> list[dict[str, float]]:
+    """Train all runs and measure each at evenly spaced steps, the first and the last included; a row for each.
+
+    AdamW with betas 0.9 and 0.95, epsilon 1e-8 and decay 0.1 on matrices only; gradients of norm at most 1; the rate
+    rises to ``rate`` over 1 % of the updates and falls to a tenth along a cosine. See `measured` for the columns.
+    """
+    models = Models(runs, *text.labels.shape, width)
+    matrices = {"params": [models.vectors, models.heads], "weight_decay": 0.1}
+    others = {"params": [models.gains, models.biases], "weight_decay": 0.0}
+    optimiser = torch.optim.AdamW([matrices, others], lr=rate, betas=(0.9, 0.95), eps=1e-8, fused=True)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: factor(step, updates))
+    kept = set(np.linspace(0, updates, evaluations + 1).round().astype(int).tolist())
+    centred = [place for place, run in enumerate(runs) if run.centred]
+    rows = measured(models, runs, text, 0)
+    for step in range(1, updates + 1):
+        backward(models, runs, text)
+        clip(models, 1.0)
+        optimiser.step()
+        schedule.step()
+        with torch.no_grad():
+            models.heads[centred] -= models.heads[centred].mean(1, keepdim=True)
+        if step in kept:
+            rows += measured(models, runs, text, step)
+    return rows
+
+
+def factor(step: int, updates: int) -> float:
+    """Share of the peak rate in an update, counted from 0: a warm-up of 1 %, then a cosine down to a tenth."""
+    warm = max(1, updates // 100)
+    if step < warm:
+        return (step + 1) / warm
+    return 0.1 + 0.45 * (1 + math.cos(math.pi * (step - warm) / max(1, updates - warm)))
+
+
+@torch.no_grad()
+def measured(models: Models, runs: list[Run], text: Bigrams, step: int) -> list[dict[str, float]]:
+    """What each run has come to, a row each.
+
+    Columns: run (its place), step, gap (loss less the entropy of the counts, nats, from float64 logits), offset (mean
+    logit), anisotropy (mean cosine of pairs of states), entropy and entropy_centred (singular entropy of the head, and
+    of the head less its mean row, nats), ratio (of its two largest singular values), delta (minus the mean over
+    contexts of the sum of the gradient of the logits: what rounding takes from it).
+    """
+    rows = []
+    for place, (run, states, head) in enumerate(zip(runs, models.states(), models.heads, strict=True)):
+        logits = states.double() @ head.double().T
+        log_p = logits.log_softmax(-1)
+        cross = -(text.labels.view(-1)[text.places] * log_p.view(-1)[text.places])
+        weights = text.shares.double()[text.places // text.labels.shape[1]]
+        sums = expected_gradient_((states @ head.T).softmax(-1), text, run.dtype, run.kappa).double().sum(1)
+        sigma = spectra.singular_values(head)
+        rows.append(
+            {
+                "run": place,
+                "step": step,
+                "gap": float(weights @ cross) - text.entropy,
+                "offset": float(text.shares.double() @ logits.mean(1)),
+                "anisotropy": anisotropy.anisotropy(states),
+                "entropy": spectra.singular_entropy(sigma),
+                "entropy_centred": spectra.singular_entropy(spectra.singular_values(spectra.centre(head))),
+                "ratio": float(sigma[0] / sigma[1]),
+                "delta": -float(text.shares.double() @ sums),
+            }
+        )
+    return rows
