@@ -10,7 +10,7 @@ import pandas as pd
 from scipy import stats
 
 from lib.measure.judge import every, none
-from lib.measure.knee import crossing
+from lib.measure.knee import crossing, reread
 
 
 def late_rise(frame: pd.DataFrame, limits: Mapping) -> dict:
@@ -136,14 +136,12 @@ def controls(growth: float, shuffled: float, factor: float, limits: Mapping) -> 
 
 def onsets(frame: pd.DataFrame, errors: Mapping, limits: Mapping, draws: int, seed: int) -> tuple[float, float]:
     """W-error at which the loss passes the limit over the full head's, and the share of re-readings inside the band."""
-    rng = np.random.default_rng(seed)
 
     def onset(w_error, loss):
         return crossing(w_error, 100 * (loss / frame.full.to_numpy() - 1), limits["excess"])
 
-    def read(name):
-        return frame[name].to_numpy() + errors[name] * rng.uniform(-1, 1, len(frame))
-
-    drawn = np.array([onset(read("w_error"), read("loss")) for _ in range(draws if any(errors.values()) else 1)])
+    times = draws if any(errors.values()) else 1
+    read = [reread(frame[name], errors[name], times, seed + k) for k, name in enumerate(("w_error", "loss"))]
+    drawn = np.array([onset(*one) for one in zip(*read, strict=True)])
     inside = (drawn >= limits["low"]) & (drawn <= limits["high"])
     return onset(frame.w_error.to_numpy(), frame.loss.to_numpy()), float(inside.mean())

@@ -31,7 +31,7 @@ class Call:
 
     @property
     def name(self) -> str:
-        """Its function as people say it: heads.trained."""
+        """Its function as people say it: heads.untrained."""
         return self.function.rpartition(".")[2].replace(":", ".")
 
     def __str__(self) -> str:

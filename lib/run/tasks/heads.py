@@ -85,6 +85,10 @@ class Material:
         return pd.DataFrame(rows)
 
 
+# One after another, the arms of a chapter ask for the same.
+prepared = lru_cache(maxsize=1)(Material)
+
+
 def untrained(
     address: str,
     corpus: str,
@@ -100,7 +104,7 @@ def untrained(
     raw, centred and whitened are the W-errors of the real head as it is, without its mean row, and as its logits on
     the states see it. The row "untouched" is the real head.
     """
-    material = _material(address, corpus, tokens, validation, context, device, dtype)
+    material = prepared(address, corpus, tokens, validation, context, device, dtype)
     cuts = {arm: material.cut(arm) for arm in ARMS}
     frames = [material.measure(material.head).assign(arm="untouched")]
     frames += [material.measure(head, sorted(ranks)).assign(arm=arm) for arm, head in cuts.items()]
@@ -147,9 +151,9 @@ def rates(
     dtype: str = "float32",
 ) -> pd.DataFrame:
     """The stopping loss of each (rank, learning rate) after a short run, all in one pass: arm, rank, rate, loss."""
-    material = _material(address, corpus, tokens, validation, context, device, dtype)
+    material = prepared(address, corpus, tokens, validation, context, device, dtype)
     grid = [(rank, rate) for rank in ranks for rate in rates]
-    starts = _starts(material, arm, ranks, start, seed)
+    starts = initial(material, arm, ranks, start, seed)
     runs = _train(material, [(starts[rank], rate) for rank, rate in grid], train, epochs, batch, seed)
     return pd.DataFrame(
         [
@@ -157,41 +161,6 @@ def rates(
             for (rank, rate), run in zip(grid, runs, strict=True)
         ]
     )
-
-
-def trained(
-    address: str,
-    corpus: str,
-    arm: str,
-    ranks: list[int],
-    rates: list[float],
-    tokens: int,
-    train: int,
-    validation: int,
-    start: str = "weighted",
-    epochs: int = 2,
-    batch: int = 1024,
-    context: int = 512,
-    seed: int = 0,
-    device: str = "cpu",
-    dtype: str = "float32",
-) -> pd.DataFrame:
-    """Heads of each rank trained in one pass, each at its own rate: arm, rank, rate, step, loss and the rest.
-
-    ``arm`` is "as printed" (A and B from N(0, 1)), "scaled" (the same, with logits of variance 1), "trained" (from the
-    untrained arm ``start``) or "refit" (the same at full rank: the real head as a product, so that the optimiser sees
-    the coordinates that it sees at a lower rank; ranks are then the width). ``train`` tokens are taken from the
-    ``tokens`` whose states are kept, the last of which decide when to stop; losses are those of ``validation`` tokens
-    that no part of this saw.
-    """
-    material = _material(address, corpus, tokens, validation, context, device, dtype)
-    starts = _starts(material, arm, ranks, start, seed)
-    runs = _train(
-        material, [(starts[rank], rate) for rank, rate in zip(ranks, rates, strict=True)], train, epochs, batch, seed
-    )
-    frames = [material.measure(run.head).assign(arm=arm, rate=run.rate, step=run.best) for run in runs]
-    frame = pd.concat(frames, ignore_index=True)
-    return frame[["arm", "rank", "rate", "step", *frame.columns.drop(["arm", "rank", "rate", "step"])]]
 
 
 def gap(
@@ -216,7 +185,7 @@ def gap(
     Each part has ``train`` tokens of its own and its own share of the validation tokens; ``rates`` are the learning
     rates of the low rank and of the refit.
     """
-    material = _material(address, corpus, tokens, validation, context, device, dtype)
+    material = prepared(address, corpus, tokens, validation, context, device, dtype)
     whole = material.cut(start)
     starts = list(zip((whole.cut(rank), whole), rates, strict=True))
     share, rows = len(material.validation[0]) // parts, []
@@ -260,7 +229,7 @@ def smallest_rank(
     """
     if not within or min(within) <= 0:
         raise ValueError(f"within is {within}: pass a list of positive numbers of nats, such as [0.05].")
-    material = _material(address, corpus, tokens, validation, context, device, dtype)
+    material = prepared(address, corpus, tokens, validation, context, device, dtype)
     vocabulary, width = material.head.out.shape
     ranks = sorted({round(width * step / steps) for step in range(1, steps + 1)} - {0})
     frame, rows = material.measure(material.cut(arm, calibration), ranks), []
@@ -280,12 +249,8 @@ def chosen(searched: pd.DataFrame, ranks: list[int]) -> list[float]:
     return [float(best[min(best.index, key=lambda known: abs(math.log(known / rank)))]) for rank in ranks]
 
 
-# One after another, the arms of a chapter ask for the same.
-_material = lru_cache(maxsize=1)(Material)
-
-
-def _starts(material, arm, ranks, start, seed):
-    """Rank -> head before training."""
+def initial(material, arm, ranks, start, seed):
+    """Rank -> head before training, for an arm as `rates` takes it."""
     vocabulary, width = material.head.out.shape
     if arm in ("trained", "refit"):
         whole = material.cut(start)

@@ -9,9 +9,8 @@ from functools import lru_cache
 import numpy as np
 import pandas as pd
 
-from lib.run.tasks.heads import Material
+from lib.run.tasks.heads import initial, prepared
 from lib.train import heads
-from lib.train.starts import gaussian
 
 STOP = 4  # windows at the end of the kept states, on which curves and rates are judged
 ARMS = ("scaled", "trained")
@@ -46,10 +45,10 @@ def trained(
     """
     if arm not in ARMS:
         raise ValueError(f"arm is {arm!r}: pass one of {', '.join(ARMS)}.")
-    material = _material(address, corpus, tokens, validation, context, device, dtype)
+    material = prepared(address, corpus, tokens, validation, context, device, dtype)
     tried = _searched(material, arm, tuple(ranks), tuple(rates), search, start, batch)
     best = [rates[int(np.argmin(losses))] for losses in tried]
-    runs = _train(material, _starts(material, arm, ranks, start, seed), best, updates, batch, evaluations, seed)
+    runs = _train(material, _in_order(material, arm, ranks, start, seed), best, updates, batch, evaluations, seed)
     rows = []
     for rank, run, losses in zip(ranks, runs, tried, strict=True):
         loss, right = heads.losses(run.head, *material.validation)
@@ -69,24 +68,17 @@ def trained(
     return pd.DataFrame(rows)
 
 
-_material = lru_cache(maxsize=1)(Material)  # the points of a sweep ask for the same
-
-
 @lru_cache(maxsize=2)
 def _searched(material, arm, ranks, rates, search, start, batch):
     """For each rank the loss after a short run at each rate; the first seed decides for all."""
-    starts = _starts(material, arm, ranks, start, seed=0)
+    starts = _in_order(material, arm, ranks, start, seed=0)
     runs = [_train(material, starts, [rate] * len(ranks), search, batch, evaluations=1, seed=0) for rate in rates]
     return [[by_rank[place].losses[-1] for by_rank in runs] for place in range(len(ranks))]
 
 
-def _starts(material, arm, ranks, start, seed):
-    if arm == "trained":
-        whole = material.cut(start)
-        return [whole.cut(rank) for rank in ranks]
-    vocabulary, width = material.head.out.shape
-    scale = float(material.train[0][:4096].float().square().mean().sqrt())
-    return [gaussian(vocabulary, width, rank, scale, seed, material.head.out.device) for rank in ranks]
+def _in_order(material, arm, ranks, start, seed):
+    by_rank = initial(material, arm, ranks, start, seed)
+    return [by_rank[rank] for rank in ranks]
 
 
 def _train(material, starts, rates, updates, batch, evaluations, seed):

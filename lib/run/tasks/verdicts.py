@@ -2,7 +2,7 @@
 
 The paper's curves and ours go through the same function. A source is a name and a frame; the answer to the claim is
 that of the first source, and the others stand beside it. same_kind: the control ran on models of the kind that the
-claim is about; without it a control that fails leaves the reading open.
+claim is about; without it the reading is open whatever the control gave.
 """
 
 from collections.abc import Mapping
@@ -30,16 +30,15 @@ MEASURED = {"w_error": 0.0, "loss": 0.0}  # errors of reading of what nobody rea
 Sources = Mapping[str, pd.DataFrame]
 
 
-def c1(sources: Sources, recipes: pd.DataFrame, also: Mapping[str, str] | None = None) -> dict:
+def c1(sources: Sources, recipes: pd.DataFrame) -> dict:
     """Late rise of narrow runs. Frames: width, saturated; recipes: run, best, final (perplexities of `PAIRS`)."""
     rule = criterion("C1")
     found = {name: checks.late_rise(frame, rule.limits) for name, frame in sources.items()}
     mean, low, high = checks.kept(recipes, PAIRS)
     reading = {"some": judge.above(low, high), "all": None if np.isnan(high) else high >= 1}
-    said = (
-        f"Under another recipe {mean:.0%} of the rise stays ({low:.0%} to {high:.0%}; {len(PAIRS)} pairs of 4 models)."
-    )
-    return _judged(rule, found, {name: _counts(frame, rule) for name, frame in sources.items()}, reading, said, also)
+    pairs = f"{len(PAIRS)} pairs of {len({model for model, *_ in PAIRS})} models"
+    said = f"Under another recipe {mean:.0%} of the rise stays ({low:.0%} to {high:.0%}; {pairs})."
+    return _judged(rule, found, {name: _counts(frame, rule) for name, frame in sources.items()}, reading, said)
 
 
 def c2(sources: Sources, share: float) -> dict:
@@ -219,7 +218,6 @@ def _judged(
     texts: Mapping[str, str],
     reading: Mapping,
     said: str,
-    also: Mapping[str, str] | None = None,
     same_kind: bool = True,
 ) -> dict:
     """A claim's two answers and its evidence, in the form that `lib.show.claims` shows."""
@@ -231,13 +229,12 @@ def _judged(
         raise ValueError(
             f"{rule.claim}: its checks are not those of criteria.toml, or there is no source: compare the two"
         )
-    also = also or {}
     answers = {name: judge.numbers(passed) for name, passed in found.items()}
     evidence = [
         {
             "source": name,
             "numbers": answers[name],
-            "text": f"{texts[name]} {also.get(name, '')}{_made(found[name])}".strip(),
+            "text": f"{texts[name]} {_made(found[name])}".strip(),
         }
         for name in found
     ]
