@@ -102,3 +102,14 @@ def test_without_javascript_charts_are_drawings(browser, server, names):
         boxes = page.locator(".vl-chart")
         assert boxes.count() == page.locator(".vl-chart svg:visible").count(), name
         page.close()
+
+
+FIT = "[...document.querySelectorAll('.fit-x')].every(b => b.querySelector('svg').clientWidth <= b.clientWidth)"
+
+
+def test_charts_follow_a_window_that_is_resized(browser, server):
+    page = open_page(browser.new_context(viewport={"width": 900, "height": 1000}), f"{server}/04b_spectra.html", [])
+    page.wait_for_function("[...document.querySelectorAll('.vl-chart')].every(box => box.dataset.live)")
+    page.set_viewport_size({"width": 1400, "height": 1000})
+    page.evaluate("Promise.all(document.getAnimations().map(slide => slide.finished))")  # of the side bars
+    page.wait_for_function(FIT, timeout=10_000)

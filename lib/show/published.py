@@ -5,6 +5,7 @@ import pandas as pd
 
 from lib.show import charts
 
+DASH = charts.SOURCE_DASH.legend(None)  # the names of the models say whose they are, and a phone is narrow
 SHARE = alt.X("share:Q", title="share of the run").axis(format=".0%")
 
 
@@ -13,12 +14,10 @@ def events(frame: pd.DataFrame, description: str) -> alt.LayerChart:
     kinds = list(frame.event.unique())
     y = alt.Y("model:N", title=None, sort=list(frame.model.unique()))
     base = alt.Chart(frame, height=22 * frame.model.nunique()).encode(x=SHARE, y=y)
-    line = base.mark_line(color=charts.INK, opacity=0.4).encode(
-        order="share:Q", detail="model:N", strokeDash=charts.SOURCE_DASH
-    )
+    line = base.mark_line(color=charts.INK, opacity=0.4).encode(order="share:Q", detail="model:N", strokeDash=DASH)
     dots = base.mark_point(filled=True, size=70, opacity=1).encode(
-        color=alt.Color("event:N", title=None).scale(domain=kinds).legend(columns=2),
-        shape=alt.Shape("event:N", title=None).scale(domain=kinds).legend(columns=2),
+        color=alt.Color("event:N", title=None).scale(domain=kinds).legend(columns=1),
+        shape=alt.Shape("event:N", title=None).scale(domain=kinds).legend(columns=1),
         tooltip=["source", "model", "event", alt.Tooltip("share", format=".1%")],
     )
     return alt.layer(line, dots, description=description)
@@ -28,10 +27,8 @@ def second_over_first(ours: pd.DataFrame, theirs: pd.DataFrame, description: str
     """Figure 4 as one curve a model: model, share (of the run), ratio; the paper's points on the same axes."""
     y = alt.Y("ratio:Q", title="second singular value over the first").scale(domain=[0, 1])
     order = [*ours.model.unique(), *theirs.model.unique()]
-    color = alt.Color("model:N", title=None, sort=order)
+    color = alt.Color("model:N", title=None, sort=order).legend(columns=2)
     tip = ["source", "model", alt.Tooltip("share", format=".0%"), alt.Tooltip("ratio", format=".3f")]
-    lines = (
-        alt.Chart(ours, description=description).mark_line().encode(SHARE, y, color, charts.SOURCE_DASH, tooltip=tip)
-    )
-    points = alt.Chart(theirs).mark_line(point=True).encode(SHARE, y, color, charts.SOURCE_DASH, tooltip=tip)
+    lines = alt.Chart(ours, description=description).mark_line().encode(SHARE, y, color, DASH, tooltip=tip)
+    points = alt.Chart(theirs).mark_line(point=True).encode(SHARE, y, color, DASH, tooltip=tip)
     return alt.layer(lines, points, description=description)

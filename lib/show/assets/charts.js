@@ -1,6 +1,9 @@
 // Replace each static SVG by the interactive chart; if anything fails the SVG stays.
 document.addEventListener("DOMContentLoaded", () => {
   if (!window.vegaEmbed) return;
+  // Side bars slide when a window is resized: charts measure themselves once more when the text has found its width.
+  const again = new ResizeObserver(() => window.dispatchEvent(new Event("resize")));
+  document.querySelectorAll("article").forEach((text) => again.observe(text));
   for (const box of document.querySelectorAll(".vl-chart")) {
     const spec = JSON.parse(box.querySelector("script[type='application/json']").textContent);
     const single = !["facet", "hconcat", "vconcat", "concat", "repeat"].some((key) => key in spec)
