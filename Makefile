@@ -12,11 +12,11 @@ NEEDS := 2.3 GB of disk and about 0.5 GB of packages (Linux without a CPU wheel 
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help book test suite inputs chapter notebooks lab serve bench lint clean
+.PHONY: help book test suite inputs chapter try-run notebooks lab serve bench lint clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
-	@grep -hE '^[a-z]+:.*##' Makefile | sed 's/:.*## /|/' | awk -F'|' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed 's/:.*## /|/' | awk -F'|' '{printf "  make %-10s %s\n", $$1, $$2}'
 	@echo "  PROFILE=smoke (minutes) | laptop (default, half an hour) | paper (hub and GPUs); FRESH=1 executes everything"
 
 $(VENV)/.ready: pyproject.toml constraints.txt
@@ -39,6 +39,10 @@ book: inputs  ## environment, inputs, suite, every chapter, the site
 
 chapter: $(READY)  ## one chapter: make chapter CH=04b_spectra P="-p seed 3"
 	@$(RUN) lib.run.chapter $(CH) --profile $(PROFILE) $(if $(FRESH),--fresh) $(P)
+
+try-run: inputs  ## train models of the suite's kind with anything changed: make try-run P="-p width 16 -p kappa 2^-12"
+	@$(RUN) lib.run.chapter lab_training --profile $(PROFILE) $(if $(FRESH),--fresh) $(P)
+	@$(RUN) lib.show.page _build/$(if $(P),tries,notebooks)
 
 notebooks: $(VENV)/.ready  ## unexecuted notebooks for any papermill or Jupyter, in _build/plain
 	@mkdir -p _build/plain

@@ -5,8 +5,9 @@ import pandas as pd
 import pytest
 import torch
 
+from lib.run.tasks import arms
 from lib.run.tasks import bigram as task
-from lib.train import bigram
+from lib.train import bigram, precision
 
 HALF = ("float16", 2.0**-12)
 
@@ -34,7 +35,7 @@ def test_counts_are_distributions_with_their_entropy(text):
 
 
 def test_in_float32_the_gradient_is_autograds(text):
-    runs = [bigram.Run("float32", 1.0, False, seed) for seed in (0, 1)]
+    runs = [bigram.Run("float32", 1.0, seed) for seed in (0, 1)]
     models = bigram.Models(runs, *text.labels.shape, 4)
     bigram.backward(models, runs, text)
     found = [parameter.grad.clone() for parameter in models.parameters()]
@@ -48,11 +49,11 @@ def test_in_float32_the_gradient_is_autograds(text):
 def test_the_gradient_is_the_mean_over_labels_of_the_rounded_one(text, p, dtype, kappa):
     each = ((p[:, None] - torch.eye(64)) * kappa).to(getattr(torch, dtype)).float() / kappa  # (N, label, V)
     wanted = (text.labels[:, :, None] * each).sum(1)
-    assert torch.allclose(bigram.expected_gradient_(p, text, dtype, kappa), wanted, atol=1e-6)
+    assert torch.allclose(bigram.expected_gradient_(p, text, bigram.Run(dtype, kappa, 0)), wanted, atol=1e-6)
 
 
 def test_rows_sum_to_zero_in_float32(text, p):
-    assert bigram.expected_gradient_(p, text, "float32", 1.0).double().sum(1).abs().max() < 1e-6
+    assert bigram.expected_gradient_(p, text, bigram.Run("float32", 1.0, 0)).double().sum(1).abs().max() < 1e-6
 
 
 def test_a_rounded_row_sums_to_minus_what_is_flushed():
@@ -61,22 +62,21 @@ def test_a_rounded_row_sums_to_minus_what_is_flushed():
     p[0, :4] = 0.25
     p[0, 0] -= 60 * tail  # a multiple of the spacing there, so that the tail alone is rounded
     text = bigram.bigrams(np.array([0, 1, 0, 2, 0, 3] * 50), 1, 64)
-    found = bigram.expected_gradient_(p, text, *HALF).double().sum(1)
+    found = bigram.expected_gradient_(p, text, bigram.Run(*HALF, 0)).double().sum(1)
     assert -float(found) == pytest.approx(60 * tail, rel=1e-4)
 
 
-def test_rounding_is_fp16s():
-    x = torch.logspace(-12, 0, 999)
-    assert torch.equal(bigram.round_(x.clone(), "float16", 1.0), x.half().float())
-    assert torch.equal(bigram.round_(x.clone(), "float32", 0.5), x)
-    flushed = bigram.round_(x.clone(), *HALF) == 0
-    assert torch.equal(flushed, x <= 2.0**-13)
-    with pytest.raises(ValueError, match="pass float32"):
-        bigram.round_(x, "float8", 1.0)
+def test_a_balanced_gradient_sums_to_zero_for_each_label(text, p):
+    run = bigram.Run(*HALF, 0, balanced=True)
+    found = bigram.expected_gradient_(p.clone(), text, run)
+    each = precision.rounded(p[:, None] - torch.eye(64), *HALF)  # (N, label, V)
+    each -= each.sum(-1, keepdim=True) * torch.eye(64)
+    assert torch.allclose(found, (text.labels[:, :, None] * each).sum(1), atol=1e-6)
+    assert found.double().sum(1).abs().max() < 1e-6
 
 
 def test_a_run_is_the_same_alone_and_among_others_and_learns(text):
-    runs = [bigram.Run("float32", 1.0, False, 0), bigram.Run(*HALF, False, 1), bigram.Run(*HALF, True, 1)]
+    runs = [bigram.Run("float32", 1.0, 0), bigram.Run(*HALF, 1), bigram.Run(*HALF, 1, centred=True)]
     together, again = (pd.DataFrame(bigram.train(runs, text, 4, 60, 0.01, 6)) for _ in range(2))
     pd.testing.assert_frame_equal(together, again)
     alone = pd.DataFrame(bigram.train(runs[1:2], text, 4, 60, 0.01, 6))
@@ -93,13 +93,15 @@ def test_the_rate_warms_up_and_ends_at_a_tenth():
     assert (np.diff(rates[10:]) <= 0).all()
 
 
-def drawn(arms):
+def drawn(turning):
     """Losses that fall, and in those arms rise again."""
     steps, noise = np.arange(41), np.random.default_rng(0)
     frames = []
     for arm in task.arms([0, -12]):
         for seed in range(4):
-            loss = 4 + np.exp(-steps / 3) + (arm in arms) * 0.01 * (steps - 20).clip(0) + 1e-4 * noise.normal(size=41)
+            loss = (
+                4 + np.exp(-steps / 3) + (arm in turning) * 0.01 * (steps - 20).clip(0) + 1e-4 * noise.normal(size=41)
+            )
             about = dict.fromkeys(task.QUANTITIES, loss - 4) | {"arm": arm, "seed": seed, "step": steps, "loss": loss}
             frames.append(pd.DataFrame(about))
     return pd.concat(frames)
@@ -107,20 +109,20 @@ def drawn(arms):
 
 def test_an_arm_turns_where_its_runs_do_and_the_control_does_not():
     frame = drawn(["fp16, 2^-12"])
-    table = task.answers(task.verdicts(frame, 0.005)).set_index("arm")
+    table = arms.answers(arms.verdicts(frame, 0.005), "float32").set_index("arm")
     assert table.turns.to_dict() == {arm: arm == "fp16, 2^-12" for arm in task.arms([0, -12])}
     assert table.rise["fp16, 2^-12"] == pytest.approx(0.2, abs=0.01)
-    both = task.answers(task.verdicts(drawn(["fp16, 2^-12", "float32"]), 0.005))
-    assert not both.turns.any() and task.listed(both) == "none"
+    both = arms.answers(arms.verdicts(drawn(["fp16, 2^-12", "float32"]), 0.005), "float32")
+    assert not both.turns.any() and arms.listed(both) == "none"
 
 
 def test_the_interval_over_seeds_is_students():
     frame = drawn([])
     last = frame[(frame.step == 40) & (frame.arm == "float32")].gap
-    found = task.summary(frame).query("arm == 'float32' and quantity == 'gap'").iloc[0]
+    found = arms.summary(frame, task.QUANTITIES).query("arm == 'float32' and quantity == 'gap'").iloc[0]
     reach = 3.182446 * last.std() / 2
     assert [found.low, found.value, found.high] == pytest.approx(
         [last.mean() - reach, last.mean(), last.mean() + reach]
     )
-    table = task.wide(task.summary(frame)).set_index("arm")
+    table = arms.wide(arms.summary(frame, task.QUANTITIES)).set_index("arm")
     assert list(table.index) == list(task.arms([0, -12])) and table.gap["float32"] == pytest.approx(found.value)

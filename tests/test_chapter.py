@@ -125,7 +125,7 @@ def test_unknown_names_list_the_known_ones():
 
 READ = {
     "3": 3, "010": 10, "1_000": 1000, "+3": 3, "-7": -7, "1e-3": 1e-3, "1E5": 1e5, ".5": 0.5, "5.": 5.0, "1_0.5": 10.5,
-    "True": True, "true": True, "False": False, "None": None, "null": None,
+    "2^-12": 2.0**-12, "True": True, "true": True, "False": False, "None": None, "null": None,
     "[]": [], "[8, 16]": [8, 16], "[1e-3,3e-3]": [1e-3, 3e-3], "[[010], [1_000, [.5]]]": [[10], [1000, [0.5]]],
     "[1000, None]": [1000, None], "[wiki-en,package:a/b@c]": ["wiki-en", "package:a/b@c"], "[no, on]": ["no", "on"],
     "['010', \"None\"]": ["010", "None"], "[2024-01-01, 1:30]": ["2024-01-01", "1:30"],

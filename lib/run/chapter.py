@@ -12,6 +12,7 @@ with `-p` it goes to OUT/tries.
 import argparse
 import hashlib
 import json
+import logging
 import os
 import re
 import shlex
@@ -131,6 +132,8 @@ class Watched(NBClientEngine):
 
 
 papermill_engines.register("watched", Watched)
+# It warns of parameters that it can't find, and does not find those whose annotation holds a `|`; `fitted` knows all.
+logging.getLogger("papermill").setLevel(logging.ERROR)
 
 
 def execute(source, profile="laptop", parameters=None, out=Path("_build"), fresh=False, after=None):

@@ -1,9 +1,9 @@
 """Values of parameters: how they are written, and which of them a chapter takes.
 
 One rule for command lines, profiles and the grids of sweeps: a value is a decimal number (`10`, `010`, `1_000`, `.5`,
-`1e-3`), `True` or `False`, `None` (or, as in JSON, `true`, `false`, `null`), or a list of values in brackets, in
-lists as deep as you like. Everything else is text, dates and clock times among it, and so is what stands in quotes in a
-list or a file. What a command line gives to a parameter that is text stays as it is written.
+`1e-3`), a power of two (`2^-12`), `True` or `False`, `None` (or, as in JSON, `true`, `false`, `null`), or a list of
+values in brackets, in lists as deep as you like. Everything else is text, dates and clock times among it, and so is
+what stands in quotes in a list or a file. What a command line gives to a parameter that is text stays as it is written.
 """
 
 import ast
@@ -22,6 +22,7 @@ WORDS = {"True": True, "true": True, "False": False, "false": False, "None": Non
 DIGITS = r"[0-9]+(_[0-9]+)*"
 INTEGER = re.compile(rf"[-+]?{DIGITS}")
 FLOAT = re.compile(rf"[-+]?({DIGITS}(\.({DIGITS})?)?|\.{DIGITS})([eE][-+]?[0-9]+)?")
+POWER = re.compile(r"2\^([-+]?[0-9]{1,3})")
 OF_ANNOTATION = {"bool": False, "dict": {}, "float": 0.0, "int": 0, "list": [], "str": ""}
 
 
@@ -133,6 +134,8 @@ def _scalar(text):
         return WORDS[text]
     if INTEGER.fullmatch(text):
         return int(text)
+    if power := POWER.fullmatch(text):
+        return 2.0 ** int(power[1])
     return float(text) if FLOAT.fullmatch(text) else text
 
 

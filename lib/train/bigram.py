@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from lib.measure import anisotropy, spectra
+from lib.train import precision
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,13 @@ class Bigrams:
 
 @dataclass(frozen=True)
 class Run:
-    """One run: how the gradient of its logits is stored, whether its head is centred after each step, its seed."""
+    """One run: how the gradient of its logits is stored, its seed, and a cure."""
 
-    dtype: str  # float32, bfloat16 or float16
-    kappa: float  # what the gradient is multiplied by while it is stored, a power of two
-    centred: bool
+    dtype: str  # format that the gradient of the logits is stored in
+    kappa: float  # what it is multiplied by meanwhile, a power of two
     seed: int
+    centred: bool = False  # the head loses its mean row after each step
+    balanced: bool = False  # the label's entry gives back what rounding took from the sum
 
 
 def bigrams(ids: np.ndarray, contexts: int, vocabulary: int) -> Bigrams:
@@ -56,28 +58,20 @@ def bigrams(ids: np.ndarray, contexts: int, vocabulary: int) -> Bigrams:
     )
 
 
-def round_(x: torch.Tensor, dtype: str, kappa: float) -> torch.Tensor:
-    """Replace x (float32) by x times kappa, stored in a dtype by name, and divided again; kappa is a power of two.
-
-    Raises ValueError for a dtype other than float32, which leaves x as it is, bfloat16 and float16.
-    """
-    if dtype not in ("float32", "bfloat16", "float16"):
-        raise ValueError(f"dtype is {dtype!r}: pass float32, bfloat16 or float16.")
-    if dtype == "float32":
-        return x
-    return x.copy_(x.mul_(kappa).to(getattr(torch, dtype))).div_(kappa)
-
-
-def expected_gradient_(p: torch.Tensor, text: Bigrams, dtype: str, kappa: float) -> torch.Tensor:
+def expected_gradient_(p: torch.Tensor, text: Bigrams, run: Run) -> torch.Tensor:
     """Replace probabilities p (N, V) by the gradient of each context's loss by its logits, rounded for each label.
 
     For a label y entry i is stored as fl(p_i - [i = y]), so with labels q its mean is
-    fl(p_i) + q_i (fl(p_i - 1) - fl(p_i)); in float32 that is p - q.
+    fl(p_i) + q_i (fl(p_i - 1) - fl(p_i)); in float32 that is p - q. Where a run is balanced, entry y also gives back
+    the sum of its row.
     """
     flat, labels = p.view(-1), text.labels.view(-1)[text.places]
-    label = round_(flat[text.places] - 1, dtype, kappa)
-    round_(p, dtype, kappa)
+    label = precision.rounded_(flat[text.places] - 1, run.dtype, run.kappa)
+    precision.rounded_(p, run.dtype, run.kappa)
     other = flat[text.places]
+    more = label - other
+    if run.balanced:
+        label -= p.sum(1)[text.places // p.shape[1]] + more
     flat[text.places] = other + labels * (label - other)
     return p
 
@@ -113,7 +107,7 @@ def backward(models: Models, runs: list[Run], text: Bigrams) -> None:
     room = torch.empty_like(text.labels)
     for place, run in enumerate(runs):
         p = torch.softmax(torch.mm(flat[place], heads[place].T, out=room), dim=-1, out=room)
-        gradient = expected_gradient_(p, text, run.dtype, run.kappa)
+        gradient = expected_gradient_(p, text, run)
         torch.mm(gradient.T, flat[place] * text.shares[:, None], out=models.heads.grad[place])
         push[place] = text.shares[:, None] * (gradient @ heads[place])
     states.backward(push)
@@ -179,7 +173,7 @@ def measured(models: Models, runs: list[Run], text: Bigrams, step: int) -> list[
         log_p = logits.log_softmax(-1)
         cross = -(text.labels.view(-1)[text.places] * log_p.view(-1)[text.places])
         weights = text.shares.double()[text.places // text.labels.shape[1]]
-        sums = expected_gradient_((states @ head.T).softmax(-1), text, run.dtype, run.kappa).double().sum(1)
+        sums = expected_gradient_((states @ head.T).softmax(-1), text, run).double().sum(1)
         sigma = spectra.singular_values(head)
         rows.append(
             {

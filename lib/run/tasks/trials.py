@@ -1,0 +1,90 @@
+"""Training runs with anything changed that might decide whether they saturate: chapter 8, the training laboratory."""
+
+import dataclasses
+import difflib
+
+import numpy as np
+import pandas as pd
+
+from lib.run import sweep
+from lib.train import suite, trial
+
+FIELDS = {field.name: field.default for field in dataclasses.fields(trial.Trial)}
+QUANTITIES = [
+    "loss",
+    "offset",
+    "delta",
+    "anisotropy",
+    "entropy",
+    "entropy_centred",
+    "ratio",
+    "ones",
+    "gain",
+    "key_bias",
+]
+
+
+def trained(text: str, **settings) -> pd.DataFrame:
+    """One run along training: a row for each evaluation, with what `lib.train.followed.measured` gives.
+
+    text: a profile of the suite, whose training and validation texts are read. settings: fields of
+    `lib.train.trial.Trial`. Raises ValueError for a setting that it does not have, or can't have.
+    """
+    _known(settings)
+    run = trial.Trial(**settings)
+    folder = suite.text(text, run.vocabulary)
+    streams = (np.load(folder / f"{part}.npy", mmap_mode="r") for part in ("train", "validation"))
+    return pd.DataFrame(trial.train(run, *streams))
+
+
+def points(settings: dict) -> list[dict]:
+    """The runs that settings ask for: every combination where a value is a list; what is as by default is left out.
+
+    Raises ValueError for a setting that there is not, or that can't be had, before anything is trained.
+    """
+    _known(settings)
+    axes = {name: value if isinstance(value, list) else [value] for name, value in settings.items()}
+    changed = {name: values for name, values in axes.items() if values != [FIELDS[name]]}
+    grid = sweep.product(**changed)
+    for point in grid:
+        trial.Trial(**point)
+    return grid
+
+
+def along(grid: list[dict], text: str, **how) -> pd.DataFrame:
+    """All runs of a grid along training; a column `arm` says what differs, seeds apart. how: `sweep.run`'s."""
+    return labelled(sweep.run(trained, grid, text=text, **how), grid)
+
+
+def labelled(frame: pd.DataFrame, grid: list[dict]) -> pd.DataFrame:
+    """The frame of a grid's runs with columns arm and seed: what differs between its points, in words."""
+    differing = [name for name in grid[0] if name != "seed" and len({repr(point[name]) for point in grid}) > 1]
+    words = frame[differing].apply(lambda row: ", ".join(f"{name} {_word(row[name])}" for name in differing), axis=1)
+    seeds = frame.seed if "seed" in frame else FIELDS["seed"]
+    return frame.assign(arm=words if differing else "run", seed=seeds)
+
+
+def sentences(frame: pd.DataFrame, answered: pd.DataFrame) -> list[str]:
+    """What came out, a sentence for each arm. frame: `along`; answered: `arms.answers`."""
+    ends = frame[frame.step == frame.step.max()].groupby("arm", sort=False)[["loss", "offset", "delta"]].mean()
+    lines = []
+    for row in answered.itertuples():
+        end = ends.loc[row.arm]
+        verdict = f"{row.saturated} of {row.runs} runs saturate"
+        last = f"loss {end.loss:.3f} nats at the end, {row.rise:.3f} above its best"
+        lines.append(f"**{row.arm}**: {verdict}; {last}; mean logit {end.offset:+.3g}; delta {end.delta:.2g}.")
+    return lines
+
+
+def _known(settings):
+    if unknown := [name for name in settings if name not in FIELDS]:
+        near = difflib.get_close_matches(unknown[0], FIELDS, 1)
+        advice = f"; did you mean {near[0]}?" if near else f": expected one of {', '.join(FIELDS)}."
+        raise ValueError(f"there is no setting {unknown[0]!r}{advice}")
+
+
+def _word(value):
+    """A value as a label writes it: powers of two as such."""
+    if isinstance(value, float) and value > 0 and value != int(value) and np.log2(value).is_integer():
+        return f"2^{int(np.log2(value))}"
+    return f"{value:g}" if isinstance(value, float) else str(value)
