@@ -2,9 +2,9 @@
 
     python -m lib.run.kept heads_updates
 
-A plan, `book/records/NAME.yml`, names a function, a grid and what is fixed. The command carries out what has no record
-yet, and puts the plan's records into the folder NAME beside it. A chapter reads them there whatever the machine and the
-dtype that is fastest on it; how each was made stands in its last table.
+A plan, `book/records/NAME.yml`, names a function, a grid or the function that lists it, and what is fixed. The command
+carries out what has no record yet, and puts the plan's records into the folder NAME beside it. A chapter reads them
+there whatever the machine and the dtype that is fastest on it; how each was made stands in its last table.
 """
 
 import argparse
@@ -86,9 +86,15 @@ def _plan(path):
         raise ValueError(f"there is no plan {path.stem!r} in {path.parent}: expected one of {known}.")
     plan = load(path.read_text())
     if not isinstance(plan, dict) or set(plan) != {"function", "grid", "fixed"}:
-        raise ValueError(f"{path.name} must hold function: (module:name), grid: (a list of points) and fixed:.")
-    module, _, name = plan["function"].partition(":")
-    return getattr(import_module(module), name), plan["grid"], plan["fixed"]
+        raise ValueError(f"{path.name} must hold function: (module:name), grid: (points, or module:name) and fixed:.")
+    grid = plan["grid"]
+    return _named(plan["function"]), _named(grid)() if isinstance(grid, str) else grid, plan["fixed"]
+
+
+def _named(written):
+    """What MODULE:NAME means."""
+    module, _, name = written.partition(":")
+    return getattr(import_module(module), name)
 
 
 def main():

@@ -12,6 +12,7 @@ SHORT = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 FORMATS = {"float16": (10, -14), "bfloat16": (7, -126)}  # bits of mantissa, smallest exponent of a normal number
 DIGITS = 23  # of float32's mantissa
 CELLS = 2**18  # logits held at once: they stay in a core's second-level cache
+SAFE = 60.0  # exp(60) times a vocabulary is far from overflowing float32
 
 
 def named(dtype: str) -> str:
@@ -49,17 +50,21 @@ def rounded_(
 ) -> torch.Tensor:
     """As `rounded`, in the place of x."""
     dtype, kappa = named(dtype), power_of_two(kappa)
+    if kappa == 1 or dtype == "float32":
+        return _store_(x, dtype, stochastic, generator)
+    return _store_(x.mul_(kappa), dtype, stochastic, generator).div_(kappa)
+
+
+def _store_(x, dtype, stochastic, generator):
     if dtype == "float32":
         return x
-    if kappa != 1:
-        x.mul_(kappa)
     if stochastic:
         _to_a_neighbour_(x, *FORMATS.get(dtype) or (_bits(dtype), -126), generator)
     if dtype in FORMATS:
         x.copy_(x.to(getattr(torch, dtype)))
     elif not stochastic:
         _to_bits_(x, _bits(dtype))
-    return x.div_(kappa) if kappa != 1 else x
+    return x
 
 
 def _bits(dtype):
@@ -130,16 +135,18 @@ class _HeadLoss(torch.autograd.Function):
         count, rows = len(states), max(1, CELLS // len(weight))
         by_states, by_weight = torch.empty_like(states), torch.zeros_like(weight)
         room = states.new_empty(rows, len(weight))
+        steep = bool(states.norm(dim=1).max() * weight.norm(dim=1).max() > SAFE)
         loss, delta = states.new_zeros(()), states.new_zeros(())
         for first in range(0, count, rows):
             part = slice(first, first + rows)
             cells = torch.mm(states[part], weight.T, out=room[: len(states[part])])
-            loss += _gradient_(cells, targets[part, None], formats)
+            loss += _gradient_(cells, targets[part, None], steep, formats)
             delta -= cells.sum()
             torch.mm(cells, weight, out=by_states[part])
             by_weight.addmm_(cells.T, states[part])
-        ctx.save_for_backward(by_states, by_weight)
-        delta /= count
+        kappa = formats[1]  # a power of two, so that nothing is rounded by dividing at the end
+        ctx.save_for_backward(by_states.div_(kappa), by_weight.div_(kappa))
+        delta /= count * kappa
         ctx.mark_non_differentiable(delta)
         return loss / count, delta
 
@@ -151,17 +158,17 @@ class _HeadLoss(torch.autograd.Function):
         return by_states * scale, by_weight * scale, None, None
 
 
-def _gradient_(cells, targets, formats):
-    """Put the stored gradient of each position's loss in the place of its logits (n, V); the sum of the losses."""
+def _gradient_(cells, targets, steep, formats):
+    """Put kappa times the stored gradient of each position's loss in place of its logits (n, V); sum of the losses."""
     gradient, kappa, stochastic, logits, balanced, z_loss, generator = formats
     rounded_(cells, logits)
     own = cells.gather(1, targets)
-    largest = cells.amax(1, keepdim=True)
-    sums = cells.sub_(largest).exp_().sum(1, keepdim=True)
-    normaliser = sums.log().add_(largest)
-    cells.mul_((1 + 2 * z_loss * normaliser) / sums)
-    cells.scatter_add_(1, targets, -torch.ones_like(own))
-    rounded_(cells, gradient, kappa, stochastic, generator)
+    shift = cells.amax(1, keepdim=True) if steep else 0.0
+    sums = (cells.sub_(shift) if steep else cells).exp_().sum(1, keepdim=True)
+    normaliser = sums.log() + shift
+    cells.mul_(kappa * (1 + 2 * z_loss * normaliser) / sums)
+    cells.scatter_add_(1, targets, torch.full_like(own, -kappa))
+    _store_(cells, gradient, stochastic, generator)
     if balanced:
         cells.scatter_add_(1, targets, -cells.sum(1, keepdim=True))
     return (normaliser - own).sum()
