@@ -1,0 +1,90 @@
+"""A transformer that turns (chapter 8): arms in which one thing is stored in half precision, and what takes it back.
+
+The arms are data, chosen before the runs that are kept; what was tried before that is told in the chapter.
+"""
+
+import numpy as np
+import pandas as pd
+
+from lib.measure import separation
+from lib.run import sweep
+from lib.train import trial
+
+CONTROL, TURNED = "float32", "fp16"
+COARSE = {"gradient": "fp16", "kappa": 2.0**-12}
+ATTENTION = {"keys": "fp16", "outputs": "fp16", "scores": "fp16", "kappa": 2.0**-12}
+ARMS = {
+    CONTROL: {},
+    "bf16": COARSE | {"gradient": "bf16"},
+    TURNED: COARSE,
+    "fp16, kappa 2^8 larger": COARSE | {"kappa": 2.0**-4},
+    "fp16, stochastic": COARSE | {"stochastic": True},
+    "fp16, balanced": COARSE | {"balanced": True},
+    "fp16, centred": COARSE | {"centred": "after"},
+    "fp16, centred inside": COARSE | {"centred": "inside"},
+    "fp16, mu-loss": COARSE | {"mu_loss": 1e-4},
+    "fp16, z-loss": COARSE | {"z_loss": 1e-4},
+    "attention": ATTENTION,
+    "head and attention": COARSE | ATTENTION,
+}
+SEEDS = range(4)
+STEPS = {"steps": 1500}  # of every run of this chapter
+CROSSED = {"width": [8, 16, 32], "learning_rate": [3e-3, 1e-2, 3e-2], "kappa": [2.0**-8, 2.0**-10, 2.0**-12]}
+
+
+def grid() -> list[dict]:
+    """Points of the arms, seed by seed, so that a run that was stopped has whole seeds."""
+    return [{"seed": seed, **STEPS, **settings} for seed in SEEDS for settings in ARMS.values()]
+
+
+def named(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame of `grid`'s runs with a column arm, in the order of ARMS."""
+    return _told(frame, [{"arm": name, "seed": seed} for seed in SEEDS for name in ARMS]).sort_values(
+        ["arm", "seed", "step"], key=lambda c: c.map(list(ARMS).index) if c.name == "arm" else c, ignore_index=True
+    )
+
+
+def doses() -> list[dict]:
+    """Points with the gradient of the logits in fp16: width, learning rate and kappa crossed, one seed of each."""
+    return [STEPS | {"gradient": "fp16"} | point for point in sweep.product(**CROSSED)]
+
+
+def dosed(frame: pd.DataFrame) -> pd.DataFrame:
+    """Of each of `doses`' runs: width, learning_rate, kappa, delta, sum_lr, dose, rise (nats), offset at the end.
+
+    delta is its mean over training, the dose is that times the summed learning rate; rise is the largest loss after the
+    lowest, less the lowest.
+    """
+    rows = []
+    told = _told(frame[["step", "loss", "delta", "offset"]], doses())
+    for point, run in told.groupby(list(CROSSED), sort=False):
+        about = dict(zip(CROSSED, point, strict=True))
+        setting = trial.Trial(**STEPS, learning_rate=about["learning_rate"])
+        total = sum(trial.rate(setting, step) for step in range(1, setting.steps + 1))
+        losses, delta = run.loss.to_numpy(), run.delta[1:].mean()
+        rise = losses[losses.argmin() :].max() - losses.min()
+        rows.append(about | {"delta": delta, "sum_lr": total, "dose": delta * total, "rise": rise})
+        rows[-1]["offset"] = run.offset.iloc[-1]
+    return pd.DataFrame(rows)
+
+
+def explained(dosed: pd.DataFrame, draws: int, seed: int = 0) -> pd.DataFrame:
+    """Rank correlations of the rise with dose and with width, each with the other taken out; 95 % over runs.
+
+    Columns cause, given, value, low, high. dosed: `dosed`.
+    """
+    frame, rows = dosed.assign(model="all"), []
+    for cause, given in (("dose", "width"), ("width", "dose"), ("delta", "sum_lr"), ("sum_lr", "delta")):
+
+        def statistic(part, cause=cause, given=given):
+            return separation.partial(part.rise, part[cause], part[[given]].to_numpy())
+
+        found = separation.over_models(frame, statistic, draws, np.random.default_rng(seed), models=False)
+        rows.append({"cause": cause, "given": given} | dict(zip(("value", "low", "high"), found[:3], strict=True)))
+    return pd.DataFrame(rows)
+
+
+def _told(frame, about):
+    """A frame of runs, one after the other from step 0 on, with what is known of each as columns."""
+    known = pd.DataFrame(about).iloc[(frame.step == 0).cumsum() - 1].reset_index(drop=True)
+    return frame.drop(columns=[name for name in known if name in frame]).reset_index(drop=True).join(known)
