@@ -30,3 +30,43 @@ def training(frame: pd.DataFrame) -> alt.VConcatChart:
         panels.append((band + line).properties(width=480, height=150))
     text = f"{', '.join(dict.fromkeys(frame.quantity))} along training, by arm: {'; '.join(arms)}"
     return alt.vconcat(*panels, description=text)
+
+
+def doses(frame: pd.DataFrame) -> alt.HConcatChart:
+    """Rise of the loss against the dose, and against the width. Columns: width, learning_rate, kappa, dose, rise."""
+    frame = frame.assign(width=frame.width.astype(str))
+    order = sorted(frame.width.unique(), key=int)
+    look = {"color": alt.Color("width:N", title="width d", sort=order), "shape": alt.Shape("width:N", sort=order)}
+    base = (
+        alt.Chart(frame)
+        .mark_point(filled=True, size=60)
+        .encode(
+            alt.Y("rise:Q", title="largest rise, nats").scale(type="symlog", constant=0.01),
+            tooltip=["width", "learning_rate", "kappa", alt.Tooltip("dose:Q", format=".3g"), "rise"],
+            **look,
+        )
+    )
+    by_dose = base.encode(alt.X("dose:Q", title="delta x summed learning rate").scale(type="log"))
+    by_width = base.encode(alt.X("width:N", title="width d", sort=order))
+    panels = by_dose.properties(width=330, height=240), by_width.properties(width=120, height=240)
+    return alt.hconcat(*panels, description="Rise of the loss against the dose, and against the width")
+
+
+def costs(frame: pd.DataFrame) -> alt.LayerChart:
+    """What rounding costs at an offset, measured and by the formula. Columns: format, offset, cost, expected."""
+    sources = {"cost": "measured", "expected": "c s²/24"}
+    long = frame.melt(["format", "offset"], list(sources), "source", "nats").replace({"source": sources})
+    long = long[long.nats > 0]
+    look = alt.Color("format:N", title=None)
+    x = alt.X("offset:Q", title="offset of the logits").scale(type="log", base=2)
+    y = alt.Y("nats:Q", title="cost, nats").scale(type="log")
+    base = alt.Chart(long).encode(x, y, look, tooltip=["format", "offset", "source", "nats"])
+    dash = alt.StrokeDash(
+        "source:N", title=None, scale=alt.Scale(domain=list(sources.values()), range=[[1, 0], [5, 4]])
+    )
+    text = "Loss that rounding logits costs at an offset, in fp16 and bf16, measured and by the formula"
+    lines, points = (
+        base.mark_line().encode(dash),
+        base.mark_point(filled=True).transform_filter("datum.source=='measured'"),
+    )
+    return alt.layer(lines, points, description=text)
