@@ -76,8 +76,8 @@ def spacing(offset: float, digits: int) -> float:
 
 
 def agreement(frame: pd.DataFrame, finest: float = 1.0) -> float:
-    """Largest factor between cost and formula where the spacing is at most `finest` and the cost above its interval."""
-    known = frame[(frame.spacing <= finest) & (frame.low > 0)]
+    """Largest factor between cost and formula, for spacings up to `finest` and intervals below the cost."""
+    known = frame[(frame.spacing <= finest) & (frame.high - frame.low < frame.cost)]
     return float(np.exp(np.abs(np.log(known.cost / known.expected)).max()))
 
 
