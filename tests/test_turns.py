@@ -97,3 +97,10 @@ def test_a_departure_is_for_good_and_clocks_tell_apart_what_is_shared():
 def test_the_schedule_sums_to_what_the_recipe_says():
     for model, total in (("pythia-70m", 78.6), ("pythia-160m", 47.2), ("pythia-410m", 23.6)):
         assert departures.schedule(model)[-1] == pytest.approx(total, abs=0.06)
+
+
+def test_what_fp16_takes_is_the_tail_that_it_flushes(material):
+    found = rounding.lost("any", "any", 512, [0, -12, -16]).set_index("kappa")
+    assert (found.delta.diff()[1:] > 0).all() and (found.flushed.diff()[1:] > 0).all()
+    assert found.delta[2.0**-16] == pytest.approx(found["tail"][2.0**-16], rel=0.3)
+    assert (found.low < found.delta).all() and (found.delta < found.high).all()

@@ -1,6 +1,7 @@
 """Charts of chapter 8 on public curves: rises against width and learning rate, twins, and stairs in the loss."""
 
 import altair as alt
+import numpy as np
 import pandas as pd
 
 from lib.show import charts
@@ -99,3 +100,21 @@ def profile(frame: pd.DataFrame) -> alt.LayerChart:
     zero = alt.Chart(pd.DataFrame({"gain": [0]})).mark_rule(opacity=0.6).encode(alt.Y("gain:Q"))
     text = "Held-out log-likelihood of levels over none, against the factor by which the levels are shifted"
     return alt.layer(band, line, zero, description=text).properties(height=220)
+
+
+def departures(frame: pd.DataFrame, ends: pd.DataFrame) -> alt.HConcatChart:
+    """When each narrow run leaves 410M's shape, by updates and by summed learning rate.
+
+    frame: model, width, step, sum_lr (infinite for a run that never does, which is left out). ends: model, sum_lr.
+    """
+    gone = frame[np.isfinite(frame.step)]
+    order = gone.sort_values("width").model.unique().tolist()
+    y = alt.Y("model:N", title=None, sort=order)
+    base = alt.Chart(gone).mark_point(filled=True, size=45, opacity=0.7)
+    tips = ["model", "seed", "step", alt.Tooltip("sum_lr:Q", format=".1f")]
+    by_step = base.encode(alt.X("step:Q", title="update").scale(domainMin=0).axis(format="~s"), y, tooltip=tips)
+    by_sum = base.encode(alt.X("sum_lr:Q", title="summed learning rate").scale(domainMin=0), y, tooltip=tips)
+    end = alt.Chart(ends[ends.model == "pythia-410m"]).mark_rule(strokeDash=[5, 4]).encode(alt.X("sum_lr:Q"))
+    panels = by_step.properties(width=230, height=150), (by_sum + end).properties(width=230, height=150)
+    text = "Departure of each narrow run from 410M's shape, by update and by summed learning rate, with 410M's end"
+    return alt.hconcat(*panels, description=text)

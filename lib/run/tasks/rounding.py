@@ -70,6 +70,37 @@ def health(address: str, corpus: str, tokens: int, context: int = 512) -> dict[s
     return about | spacings | {name: float(value) for name, value in columns}
 
 
+def lost(address: str, corpus: str, tokens: int, powers: list[int], context: int = 512) -> pd.DataFrame:
+    """What fp16 takes from the gradient of a model's logits, at kappa = 2^power: a row for each power.
+
+    Columns kappa, delta, low, high (mean of minus the sum of a position's stored gradient; 95 % over windows), tail
+    (mean probability of the tokens whose entry becomes zero) and flushed (their share of the vocabulary).
+    """
+    material = heads.prepared(address, corpus, context, tokens, context, "cpu", "float32")
+    states, labels = material.validation
+    found = []
+    for part, own in zip(states.split(ROWS), labels.split(ROWS), strict=True):
+        gradient = (part @ material.head.out.T).softmax(1).scatter_add_(1, own[:, None], -torch.ones(len(own), 1))
+        for power in powers:
+            stored = precision.rounded(gradient, "fp16", 2.0**power)
+            gone = stored == 0
+            parts = -stored.double().sum(1), (gradient * gone).double().sum(1), gone.double().mean(1)
+            found.append(pd.DataFrame(dict(zip(("delta", "tail", "flushed"), parts, strict=True))).assign(power=power))
+    rows = []
+    for power, frame in pd.concat(found).groupby("power", sort=False):
+        windows = frame.delta.to_numpy().reshape(-1, material.context).mean(1)
+        half = heads.Z * windows.std(ddof=1) / len(windows) ** 0.5 if len(windows) > 1 else np.nan
+        means = frame[["delta", "tail", "flushed"]].mean().to_dict()
+        rows.append({"kappa": 2.0**power, **means, "low": means["delta"] - half, "high": means["delta"] + half})
+    return pd.DataFrame(rows)[["kappa", "delta", "low", "high", "tail", "flushed"]]
+
+
+def by_model(lost_frame: pd.DataFrame) -> pd.DataFrame:
+    """Delta of several models: a row for each kappa, a column for each address. lost_frame: `lost`, with `address`."""
+    table = lost_frame.pivot(index="kappa", columns="address", values="delta").sort_index(ascending=False)
+    return table[lost_frame.address.unique()].rename_axis(columns=None).reset_index()
+
+
 def spacing(offset: float, digits: int) -> float:
     """Distance of the numbers of a format with so many bits of mantissa at an offset; 0 at 0."""
     return 2.0 ** (np.floor(np.log2(abs(offset))) - digits) if offset else 0.0

@@ -11,25 +11,27 @@ from lib.run import sweep
 from lib.train import trial
 
 CONTROL, TURNED = "float32", "fp16"
-COARSE = {"gradient": "fp16", "kappa": 2.0**-12}
-ATTENTION = {"keys": "fp16", "outputs": "fp16", "scores": "fp16", "kappa": 2.0**-12}
+KAPPA = 2.0**-13
+COARSE = {"gradient": "fp16", "kappa": KAPPA}
+ATTENTION = {"keys": "fp16", "outputs": "fp16", "scores": "fp16", "kappa": KAPPA}
 ARMS = {
     CONTROL: {},
     "bf16": COARSE | {"gradient": "bf16"},
     TURNED: COARSE,
-    "fp16, kappa 2^8 larger": COARSE | {"kappa": 2.0**-4},
+    "fp16, kappa 2^8 larger": COARSE | {"kappa": KAPPA * 2**8},
     "fp16, stochastic": COARSE | {"stochastic": True},
     "fp16, balanced": COARSE | {"balanced": True},
     "fp16, centred": COARSE | {"centred": "after"},
     "fp16, centred inside": COARSE | {"centred": "inside"},
     "fp16, mu-loss": COARSE | {"mu_loss": 1e-4},
     "fp16, z-loss": COARSE | {"z_loss": 1e-4},
+    "fp16, logits in bf16": COARSE | {"logits": "bf16"},
     "attention": ATTENTION,
     "head and attention": COARSE | ATTENTION,
 }
 SEEDS = range(4)
-STEPS = {"steps": 1500}  # of every run of this chapter
-CROSSED = {"width": [8, 16, 32], "learning_rate": [3e-3, 1e-2, 3e-2], "kappa": [2.0**-8, 2.0**-10, 2.0**-12]}
+STEPS = {"steps": 1200, "schedule": "constant", "evaluations": 24, "validation_tokens": 4096}  # of every run
+CROSSED = {"width": [8, 16, 32], "learning_rate": [3e-3, 1e-2], "kappa": [2.0**-10, 2.0**-12, 2.0**-13]}
 
 
 def grid() -> list[dict]:
