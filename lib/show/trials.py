@@ -10,6 +10,8 @@ PANELS = {
     "gap": alt.Y("value:Q", title="loss less entropy, nats").scale(type="log", nice=False),
     "offset": alt.Y("value:Q", title="mean logit").scale(type="symlog", constant=10),
     "anisotropy": alt.Y("value:Q", title="anisotropy"),
+    "entropy": alt.Y("value:Q", title="singular entropy, nats"),
+    "entropy_centred": alt.Y("value:Q", title="centred, nats"),
 }
 
 
@@ -70,3 +72,28 @@ def costs(frame: pd.DataFrame) -> alt.LayerChart:
         base.mark_point(filled=True).transform_filter("datum.source=='measured'"),
     )
     return alt.layer(lines, points, description=text)
+
+
+def sliders(frame: pd.DataFrame) -> alt.VConcatChart:
+    """Gap and mean logit along training, for a kappa and a learning rate that the reader sets, over all others in grey.
+
+    Columns: rate, power (log2 of kappa), step, gap, offset.
+    """
+    powers, rates = sorted(frame.power.unique()), sorted(frame.rate.unique())
+    slider = alt.binding_range(
+        min=int(powers[0]), max=int(powers[-1]), step=int(powers[1] - powers[0]), name="log2 kappa "
+    )
+    power = alt.param("power", value=int(powers[0]), bind=slider)
+    rate = alt.param("rate", value=rates[1], bind=alt.binding_select(options=list(rates), name="learning rate "))
+    chosen = (alt.datum.power == power) & (alt.datum.rate == rate)
+    x = alt.X("step:Q", title="update").axis(format=",d")
+    panels = []
+    for quantity in ("gap", "offset"):
+        y = PANELS[quantity].copy()
+        y.shorthand = f"{quantity}:Q"
+        base = alt.Chart(frame).encode(x, y)
+        every = base.mark_line(color="grey", opacity=0.25, strokeWidth=1).encode(detail=["power:N", "rate:N"])
+        one = base.mark_line(strokeWidth=3, color=charts.PALETTE[0]).transform_filter(chosen)
+        panels.append((every + one).properties(width=480, height=150))
+    text = "Gap and mean logit of the bigram model along training, by kappa and learning rate"
+    return alt.vconcat(*panels, description=text).add_params(power, rate)

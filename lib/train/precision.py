@@ -80,10 +80,13 @@ def _to_bits_(x, bits):
 
 def _to_a_neighbour_(x, bits, least, generator):
     """One of the two numbers of a format around x, with the odds that make x their mean."""
-    exponent = torch.frexp(x)[1].sub_(1).clamp_(min=least)
-    draws = torch.rand(x.shape, generator=generator, device=x.device)
-    steps = torch.ldexp(x, bits - exponent)
-    x.copy_(torch.ldexp(steps.add_(draws).floor_(), exponent - bits))
+    cut = DIGITS - bits
+    draws = torch.randint(1 << cut, x.shape, dtype=torch.int32, generator=generator, device=x.device)
+    small, step = x.abs() < 2.0**least, 2.0 ** (least - bits)
+    fixed = (x / step + draws * 2.0**-cut).floor_().mul_(step) if least > -126 else x  # one spacing below 2^least
+    x.view(torch.int32).add_(torch.where(small, 0, draws)).bitwise_and_(-(1 << cut))
+    if least > -126:
+        x.copy_(torch.where(small, fixed, x))
 
 
 class _Stored(torch.autograd.Function):

@@ -54,3 +54,9 @@ def trained(
     about = pd.DataFrame([asdict(run) for run in runs])[["kappa", "seed"]].assign(arm=labels)
     frame = about.loc[frame.pop("run")].reset_index(drop=True).join(frame)
     return frame.assign(loss=frame.gap + text.entropy)[["arm", "kappa", "seed", "step", "loss", *QUANTITIES]]
+
+
+def plain(frame: pd.DataFrame) -> pd.DataFrame:
+    """Those of several learning rates in fp16 without a cure: rate, power (log2 of kappa), step, gap, offset."""
+    fp16 = frame[frame.arm.str.fullmatch(r"fp16, [^,]*") & (frame.step > 0)]
+    return fp16.assign(power=np.log2(fp16.kappa).round().astype(int))[["rate", "power", "step", "gap", "offset"]]

@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 
 from lib.measure import separation
-from lib.run import sweep
+from lib.run import kept, sweep
+from lib.run.tasks import trials
 from lib.train import trial
 
 CONTROL, TURNED = "float32", "fp16"
@@ -29,14 +30,40 @@ ARMS = {
     "attention": ATTENTION,
     "head and attention": COARSE | ATTENTION,
 }
+NAMES = {  # in prose
+    "control": CONTROL,
+    "fp16": TURNED,
+    "bf16": "bf16",
+    "larger": "fp16, kappa 2^8 larger",
+    "stochastic": "fp16, stochastic",
+    "balanced": "fp16, balanced",
+    "centred": "fp16, centred",
+    "inside": "fp16, centred inside",
+    "mu": "fp16, mu-loss",
+    "z": "fp16, z-loss",
+    "coarse": "fp16, logits in bf16",
+    "attention": "attention",
+    "both": "head and attention",
+}
 SEEDS = range(4)
 STEPS = {"steps": 1200, "schedule": "constant", "evaluations": 24, "validation_tokens": 4096}  # of every run
+SIZES = {"steps": STEPS["steps"], "tokens": trials.FIELDS["tokens_per_step"]}
 CROSSED = {"width": [8, 16, 32], "learning_rate": [3e-3, 1e-2], "kappa": [2.0**-10, 2.0**-12, 2.0**-13]}
 
 
 def grid() -> list[dict]:
     """Points of the arms, seed by seed, so that a run that was stopped has whole seeds."""
     return [{"seed": seed, **STEPS, **settings} for seed in SEEDS for settings in ARMS.values()]
+
+
+def runs() -> pd.DataFrame:
+    """All runs of the arms along training, from the kept records; columns arm, seed, step, and what is followed."""
+    return named(kept.run(trials.trained, grid(), text="laptop"))
+
+
+def pair(frame: pd.DataFrame) -> pd.DataFrame:
+    """The arm that turns and its control, of `runs`, but for the start."""
+    return frame[frame.arm.isin([CONTROL, TURNED]) & (frame.step > 0)]
 
 
 def named(frame: pd.DataFrame) -> pd.DataFrame:
