@@ -1,4 +1,4 @@
-"""The paper's figures of Section 4 beside ours: events along training, and the second singular value over the first."""
+"""Published curves beside ours: events along training, second singular values over the first, recipes of one width."""
 
 import altair as alt
 import pandas as pd
@@ -6,6 +6,7 @@ import pandas as pd
 from lib.show import charts
 
 DASH = charts.SOURCE_DASH.legend(None)  # the names of the models say whose they are, and a phone is narrow
+RECIPES = {True: "other batch or first release", False: "as in the paper"}
 SHARE = alt.X("share:Q", title="share of the run").axis(format=".0%")
 
 
@@ -32,3 +33,12 @@ def second_over_first(ours: pd.DataFrame, theirs: pd.DataFrame, description: str
     lines = alt.Chart(ours, description=description).mark_line().encode(SHARE, y, color, DASH, tooltip=tip)
     points = alt.Chart(theirs).mark_line(point=True).encode(SHARE, y, color, DASH, tooltip=tip)
     return alt.layer(lines, points, description=description)
+
+
+def recipes(frame: pd.DataFrame) -> alt.Chart:
+    """Final over best perplexity of Pythia's variants: run, best, final, ratio, recipe (of RECIPES)."""
+    x = alt.X("ratio:Q", title="final / best perplexity").scale(zero=False)
+    text = "Final over best LAMBADA perplexity of Pythia variants, by recipe."
+    base = alt.Chart(frame, height=260, description=text).mark_point(filled=True, size=70)
+    look = {"color": alt.Color("recipe:N", title=None), "shape": alt.Shape("recipe:N", title=None)}
+    return base.encode(x, alt.Y("run:N", title=None, sort="x"), tooltip=["run", "best", "final"], **look)
