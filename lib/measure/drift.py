@@ -120,8 +120,8 @@ def speeds(push: Pushes, batch: float, betas: tuple[float, float] = BETAS) -> di
     bias = pull / (pull.square() + push.bias_square / batch).sqrt().clamp(min=1e-30)
     by_row, by_bias = float(row @ push.mean_state), float(bias @ push.mean_row)
     lengths = (float(part.square().sum()) for part in (push.mean_state, push.mean_row))
-    gains = dict(zip(("row", "bias"), (by / length for by, length in zip((by_row, by_bias), lengths)), strict=True))
-    return gains | {"by_row": by_row, "by_bias": by_bias}
+    gains = [by / length for by, length in zip((by_row, by_bias), lengths, strict=True)]
+    return {"row": gains[0], "bias": gains[1], "by_row": by_row, "by_bias": by_bias}
 
 
 def pinned(push: Pushes) -> float:
@@ -137,7 +137,7 @@ def free(push: Pushes, batch: float, width: int, times: np.ndarray, start: float
     """Mean logit at summed learning rates `times` if nothing held the bias: AdamW's steps, drowning and saturating.
 
     All of the coordinates are alike: a mean row w and a bias b, with w' = S(b) - decay w and b' = `step_share` of
-    delta w, S being the mean over rows of theirs for a mean state of b. start: mean logit at 0, positive; width: of the
+    delta w, S being the mean over rows of theirs for a mean state of b. start: mean logit at 0; width: of the
     model that is foretold, whose rows and states have entries as large as those that `push` was measured on.
     """
     lost, square = (part.double().numpy() for part in (push.lost, push.logit_square))

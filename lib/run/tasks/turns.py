@@ -48,7 +48,7 @@ NAMES = {  # in prose
 SEEDS = range(4)
 STEPS = {"steps": 1200, "schedule": "constant", "evaluations": 24, "validation_tokens": 4096}  # of every run
 SIZES = {"steps": STEPS["steps"], "tokens": trials.FIELDS["tokens_per_step"]}
-CROSSED = {"width": [8, 16, 32], "learning_rate": [3e-3, 1e-2], "kappa": [2.0**-10, 2.0**-12, 2.0**-13]}
+CROSSED = {"width": [8, 16, 32], "learning_rate": [3e-3, 1e-2], "kappa": [2.0**-11, 2.0**-13]}
 
 
 def grid() -> list[dict]:
