@@ -111,8 +111,8 @@ def speeds(push: Pushes, batch: float, betas: tuple[float, float] = BETAS) -> di
     """How fast AdamW moves the two means at a batch of so many tokens, per unit of summed learning rate.
 
     row, bias: gain of the mean row for a mean state of one, and of the bias for a mean row of one, as `growth_adam`
-    takes them; by_row, by_bias: what each adds to the mean logit. A label that is rarer than a step moves its row by
-    `spike_reach`, which is less than `step_share` says.
+    takes them; by_row, by_bias: what each adds to the mean logit; share: of the learning rate that the bias moves. A
+    label that is rarer than a step moves its row by `spike_reach`, which is less than `step_share` says.
     """
     noise = push.rows_square / batch + push.states_square / (spike_reach(betas) * batch) ** 2
     row = -(push.rows / (push.rows.square() + noise).sqrt().clamp(min=1e-30)).mean(0)
@@ -121,7 +121,13 @@ def speeds(push: Pushes, batch: float, betas: tuple[float, float] = BETAS) -> di
     by_row, by_bias = float(row @ push.mean_state), float(bias @ push.mean_row)
     lengths = (float(part.square().sum()) for part in (push.mean_state, push.mean_row))
     gains = [by / length for by, length in zip((by_row, by_bias), lengths, strict=True)]
-    return {"row": gains[0], "bias": gains[1], "by_row": by_row, "by_bias": by_bias}
+    return {
+        "row": gains[0],
+        "bias": gains[1],
+        "by_row": by_row,
+        "by_bias": by_bias,
+        "share": by_bias / float(push.mean_row.abs().sum()),
+    }
 
 
 def pinned(push: Pushes) -> float:
@@ -171,14 +177,6 @@ def growth_attention(delta: float, size: int) -> float:
     Neither has decay in Pythia, and either sign of delta grows.
     """
     return abs(delta) / size**0.5
-
-
-def largest_offset(width: int, moved: float, decay: float) -> float:
-    """Bound on a mean logit under AdamW: width coordinates, of a decayed row and of a bias that never decays.
-
-    A row stays below 1 / decay, or the summed learning rate `moved` if that is less; the bias stays below `moved`.
-    """
-    return width * min(1 / decay if decay else np.inf, moved) * moved
 
 
 def _larger(product, first, second):

@@ -86,8 +86,12 @@ def _plan(path):
         raise ValueError(f"there is no plan {path.stem!r} in {path.parent}: expected one of {known}.")
     plan = load(path.read_text())
     if not isinstance(plan, dict) or set(plan) != {"function", "grid", "fixed"}:
-        raise ValueError(f"{path.name} must hold function: (module:name), grid: (points, or module:name) and fixed:.")
+        raise ValueError(
+            f"{path.name} must hold function: (module:name), grid: (points, values, or module:name), fixed:."
+        )
     grid = plan["grid"]
+    if isinstance(grid, dict):
+        grid = sweep.product(**grid)
     return _named(plan["function"]), _named(grid)() if isinstance(grid, str) else grid, plan["fixed"]
 
 

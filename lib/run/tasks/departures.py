@@ -4,7 +4,6 @@ import numpy as np
 import pandas as pd
 
 from lib.data import public
-from lib.measure import drift
 from lib.run.tasks import causes_public
 
 SMOOTH = 5  # windows of 500 steps whose median is taken
@@ -91,23 +90,3 @@ def trend(departed: pd.DataFrame) -> float:
     """Rank correlation of width and step of departure among the sizes with one schedule; infinite steps rank last."""
     same = departed[departed.model.isin(SAME)]
     return float(same.width.corr(same.step.rank(), method="spearman"))
-
-
-def sizes(decay: float = 0.1) -> pd.DataFrame:
-    """Largest offset that AdamW allows in each size, and beside 410M's: model, width, sum_lr, largest, ratio."""
-    recipes = public.recipes().query("suite == 'v1' and not model.str.endswith('-deduped')").sort_values("width")
-    found = recipes[["model", "width", "sum_lr"]].reset_index(drop=True)
-    found["largest"] = [drift.largest_offset(row.width, row.sum_lr, decay) for row in found.itertuples()]
-    return found.assign(ratio=found.largest / float(found.largest[found.model == causes_public.WIDE].iloc[0]))
-
-
-def exponential(departed: pd.DataFrame, start: float, harmful: float) -> pd.DataFrame:
-    """Offsets at the end of training if they grow from `start` at one rate per summed learning rate in every size.
-
-    The rate is what brings `start` to `harmful` at the median departure of the narrow runs. Columns model, width,
-    sum_lr, rate, offset.
-    """
-    narrow = departed[departed.model != causes_public.WIDE]
-    rate = np.log(harmful / start) / narrow.sum_lr.median()
-    found = sizes()[["model", "width", "sum_lr"]]
-    return found.assign(rate=rate, offset=start * np.exp(rate * found.sum_lr))
