@@ -11,6 +11,7 @@ ARMS = {
     "free": "told: bias free",
     "held": "told: bias held",
 }
+DASHES = [[1, 0], [1, 0], [5, 4], [5, 4]]
 FORMS = {"free": "bias free", "held": "bias held"}
 
 
@@ -25,7 +26,7 @@ def growth(frame: pd.DataFrame) -> alt.FacetChart:
         alt.X("sum_lr:Q", title="summed learning rate"),
         alt.Y("offset:Q", title="mean logit").scale(type="symlog", constant=5).axis(values=[-5, 0, 5, 20, 100, 500]),
         alt.Color("how:N", title=None, sort=order).scale(domain=order, range=charts.PALETTE).legend(columns=2),
-        alt.StrokeDash("how:N", sort=order).scale(domain=order, range=[[1, 0], [1, 0], [5, 4], [5, 4]]).legend(None),
+        alt.StrokeDash("how:N", title=None, sort=order).scale(domain=order, range=DASHES).legend(columns=2),
         tooltip=["how", "sum_lr", alt.Tooltip("offset:Q", format=".3g")],
     )
     text = "Mean logit against summed learning rate, trained in fp16 and in float32, and as two formulas foretell"
