@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
+from lib.measure import offsets
 from lib.run.tasks import departures, heads, rounding, turns
 
 
@@ -72,7 +73,7 @@ def test_health_says_where_logits_lie_and_what_is_lost(material):
     assert found["offset"] == pytest.approx(700, abs=1) and found["spacing_fp16"] == 0.5 and found["spacing_bf16"] == 4
     assert found["cost_bf16"] > 10 * found["cost_fp16"] > 0
     assert found["delta_16"] > found["delta_1"]
-    assert rounding.spacing(0.0, 10) == 0
+    assert offsets.spacing(0.0, 10) == 0
 
 
 def test_a_departure_is_for_good_and_clocks_tell_apart_what_is_shared():

@@ -48,7 +48,7 @@ def growth_sgd(delta: float, vocabulary: int, decay_row: float = 0.0, decay_bias
 def growth_adam(row: float, bias: float, decay_row: float = 0.0, decay_bias: float = 0.0) -> float:
     """The same under AdamW, where a coordinate moves by `step_share` of the learning rate.
 
-    row: of the mean row, for a mean state of one noise; bias: of the bias, for a mean row of one. See `slopes`.
+    row: of the mean row, for a mean state of one noise; bias: of the bias, for a mean row of one; see `speeds`.
     """
     return _larger(row * bias, decay_row, decay_bias)
 

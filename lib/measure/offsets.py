@@ -59,12 +59,14 @@ def score_offsets(
     return np.array(found)
 
 
+def spacing(offset: float, digits: int) -> float:
+    """Distance of the numbers of a float with so many bits of mantissa (fp16 10, bf16 7) at an offset; 0 at 0."""
+    return float(2.0 ** (np.floor(np.log2(abs(offset))) - digits)) if offset else 0.0
+
+
 def rounding_cost(offset: float, c: float, digits: int) -> float:
     """About c s^2 / 24 nats, s the spacing at that offset of a float with so many bits of mantissa (fp16 10, bf16 7).
 
     c = E[1 - sum p^2]; good while s is below one, where the cost is small beside the logits' own differences.
     """
-    if offset == 0:
-        return 0.0
-    spacing = 2.0 ** (np.floor(np.log2(abs(offset))) - digits)
-    return float(c * spacing**2 / 24)
+    return c * spacing(offset, digits) ** 2 / 24

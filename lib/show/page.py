@@ -7,9 +7,10 @@ import re
 import sys
 from pathlib import Path
 
-import nbformat
 from nbconvert.exporters import HTMLExporter
+from traitlets.config import Config
 
+HIDDEN = Config({"TagRemovePreprocessor": {"enabled": True, "remove_input_tags": {"hide-input"}}})
 STYLE = """
 body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem; font-family: sans-serif; line-height: 1.5;
   color: #222; background: #fff; }
@@ -22,21 +23,12 @@ pre { overflow-x: auto; } .vl-chart svg { max-width: 100%; height: auto; } .prom
 
 def write(notebook: Path) -> Path:
     """Write NOTEBOOK.html beside an executed notebook; cells tagged hide-input show their outputs only."""
-    about = nbformat.read(notebook, as_version=4)
-    about.cells = [_shown(cell) for cell in about.cells]
-    exporter = HTMLExporter(template_name="basic")
-    body, _ = exporter.from_notebook_node(about)
+    body, _ = HTMLExporter(template_name="basic", config=HIDDEN).from_filename(str(notebook))
     body = re.sub(r'<script type="application/json">.*?</script>', "", body, flags=re.S)  # for the site's charts alone
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{notebook.stem}</title>'
     page = notebook.with_suffix(".html")
     page.write_text(f"<!doctype html><html lang=en><head>{head}<style>{STYLE}</style></head><body>{body}</body></html>")
     return page
-
-
-def _shown(cell):
-    if "hide-input" in cell.metadata.get("tags", []):
-        cell.metadata["transient"] = {"remove_source": True}
-    return cell
 
 
 def main() -> None:

@@ -67,11 +67,8 @@ def costs(frame: pd.DataFrame) -> alt.LayerChart:
         "source:N", title=None, scale=alt.Scale(domain=list(sources.values()), range=[[1, 0], [5, 4]])
     )
     text = "Loss that rounding logits costs at an offset, in fp16 and bf16, measured and by the formula"
-    lines, points = (
-        base.mark_line().encode(dash),
-        base.mark_point(filled=True).transform_filter("datum.source=='measured'"),
-    )
-    return alt.layer(lines, points, description=text)
+    points = base.mark_point(filled=True).transform_filter("datum.source=='measured'")
+    return alt.layer(base.mark_line().encode(dash), points, description=text)
 
 
 def sliders(frame: pd.DataFrame) -> alt.VConcatChart:

@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from lib.measure import anisotropy, offsets, spectra
 from lib.train import precision
 
+LOSSES = {"loss": "float32", "loss_bf16": "bfloat16", "loss_fp16": "float16"}
+
 
 @torch.no_grad()
 def measured(training, rows: torch.Tensor, frequency: np.ndarray) -> dict[str, float]:
@@ -18,7 +20,8 @@ def measured(training, rows: torch.Tensor, frequency: np.ndarray) -> dict[str, f
     less its mean row, and less the log frequency too; nats); ratio (of its two largest singular values); ones (cosine
     of its first left singular vector with the all-ones vector); gain (mean size of the last norm's gains); key_bias
     (largest norm of a head's key bias); score_offset (largest, over heads, of the mean size of a query's mean score),
-    and score_offset_L_H of head H in layer L; rounding_keys (what storing keys in fp16 costs, nats).
+    and score_offset_L_H of head H in layer L; rounding_keys (what storing keys in fp16 costs, beside the run's own
+    format, nats).
     """
     training.watch = []
     states = training.states(rows)
@@ -37,28 +40,22 @@ def measured(training, rows: torch.Tensor, frequency: np.ndarray) -> dict[str, f
     }
     found |= {f"score_offset_{layer}_{h}": by_head[layer, h].item() for layer, h in np.ndindex(*by_head.shape)}
     training.keys = "float16"
-    coarse = _of_logits(training.states(rows), head, targets)["loss"]
+    coarse = _of_logits(training.states(rows), head, targets, {"loss": "float32"})["loss"]
     training.keys = training.trial.keys
     return found | {"rounding_keys": coarse - found["loss"]}
 
 
-def _of_logits(states, head, targets):
-    totals, means, largest = np.zeros(3), [], 0.0
+def _of_logits(states, head, targets, formats=LOSSES):
+    totals, means, largest = dict.fromkeys(formats, 0.0), [], 0.0
     for part, labels in zip(states.split(1024), targets.split(1024), strict=True):
         logits = part @ head.T
-        for place, dtype in enumerate(("float32", "bfloat16", "float16")):
-            totals[place] += F.cross_entropy(precision.rounded(logits, dtype), labels, reduction="sum").item()
+        for name, dtype in formats.items():
+            totals[name] += F.cross_entropy(precision.rounded(logits, dtype), labels, reduction="sum").item()
         means.append(logits.mean(1))
         largest = max(largest, logits.abs().max().item())
-    means, (loss, in_bf16, in_fp16) = torch.cat(means), totals / len(states)
-    return {
-        "loss": loss,
-        "loss_bf16": in_bf16,
-        "loss_fp16": in_fp16,
-        "offset": means.mean().item(),
-        "spread": means.std().item(),
-        "largest": largest,
-    }
+    means = torch.cat(means)
+    stands = {"offset": means.mean().item(), "spread": means.std().item(), "largest": largest}
+    return {name: total / len(states) for name, total in totals.items()} | stands
 
 
 def _of_head(head, frequency):

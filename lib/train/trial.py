@@ -6,7 +6,6 @@ float32 throughout; what is stored in fewer bits is rounded where a trainer stor
 
 import dataclasses
 import math
-from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -19,9 +18,15 @@ from lib.train.mixture import windows
 
 ATTENTION = "stored"  # the name under which transformers finds ours
 LARGEST = 65504.0  # of fp16
+DECAYED = {  # which kinds of weights
+    "matrices": {"matrix"},
+    "gains": {"matrix", "gain"},
+    "biases": {"matrix", "bias"},
+    "all": {"matrix", "gain", "bias"},
+}
 CHOICES = {
     "schedule": ("cosine", "linear", "constant"),
-    "decayed": ("matrices", "gains", "biases", "all"),
+    "decayed": tuple(DECAYED),
     "centred": ("never", "after", "inside"),
 }
 
@@ -83,7 +88,7 @@ class Trial:
             raise ValueError(
                 f"tokens_per_step is {self.tokens_per_step}: expected a power of two and a multiple of {self.context}."
             )
-        for name in ("layers", "steps", "evaluations", "learning_rate", "clip"):
+        for name in ("layers", "steps", "evaluations", "learning_rate", "clip", "patience", "workers"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}: expected more than 0.")
         if self.validation_tokens < self.context:
@@ -133,10 +138,9 @@ class Training:
             if not trial.key_bias:
                 layer.attention.query_key_value.bias.register_hook(self._without_keys)
         if trial.tied:
-            self.network.embed_out = self.network.gpt_neox.embed_in
             self.network.lm_head.weight = self.network.gpt_neox.embed_in.weight
-        log_unigram = loop.log_unigram(stream, trial.vocabulary) if trial.output_bias else None
-        self.bias = None if log_unigram is None else torch.nn.Parameter(log_unigram)
+        log_unigram = loop.log_unigram(stream, trial.vocabulary)
+        self.bias = torch.nn.Parameter(log_unigram) if trial.output_bias else None
         self.optimiser = self._optimiser()
         self.noise = torch.Generator().manual_seed(trial.seed)
 
@@ -217,11 +221,10 @@ class Training:
 
     def _optimiser(self):
         trial, groups = self.trial, {True: [], False: []}
-        kinds = {"matrices": set(), "gains": {"gain"}, "biases": {"bias"}, "all": {"gain", "bias"}}[trial.decayed]
-        for parameter in self.parameters():
-            named = [name for name, one in self.network.named_parameters() if one is parameter]
-            kind = "bias" if not named or named[0].endswith("bias") else "gain"
-            groups[parameter.ndim > 1 or kind in kinds].append(parameter)
+        own = [] if self.bias is None else [("output_bias", self.bias)]
+        for name, parameter in [*self.network.named_parameters(), *own]:
+            kind = "matrix" if parameter.ndim > 1 else "bias" if name.endswith("bias") else "gain"
+            groups[kind in DECAYED[trial.decayed]].append(parameter)
         return torch.optim.AdamW(
             [{"params": group, "weight_decay": trial.decay * decays} for decays, group in groups.items()],
             betas=(trial.beta1, trial.beta2),
@@ -231,14 +234,11 @@ class Training:
 
 
 @loop.fast()
-def train(
-    trial: Trial, stream: np.ndarray, validation: np.ndarray, tell: Callable[[int], None] = lambda step: None
-) -> list[dict[str, float]]:
+def train(trial: Trial, stream: np.ndarray, validation: np.ndarray) -> list[dict[str, float]]:
     """Train on a stream of ids, by windows in a drawn order, anew in every epoch; a row for each evaluation.
 
-    `lib.train.followed.measured` says what is followed; `train` is the mean loss since the row before. tell is called
-    after each step. Raises ValueError where a stream is shorter than what is asked of it, FloatingPointError for a
-    loss that is not finite.
+    `lib.train.followed.measured` says what is followed; `train` is the mean loss since the row before. Raises
+    ValueError where a stream is shorter than what is asked of it, FloatingPointError for a loss that is not finite.
     """
     training, batches = Training(trial, stream), _batches(trial, stream)
     held_out = windows(validation, trial.context)[: trial.validation_tokens // trial.context]
@@ -250,7 +250,6 @@ def train(
     rows, recent = [followed.measured(training, held_out, frequency) | {"train": float("nan")}], []
     for step in range(trial.steps):
         recent.append(training.update(batches(step)))
-        tell(step + 1)
         if step + 1 in kept:
             rows.append(followed.measured(training, held_out, frequency) | {"train": math.fsum(recent) / len(recent)})
             recent.clear()

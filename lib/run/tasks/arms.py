@@ -1,5 +1,6 @@
 """Arms of an experiment, each trained from several seeds: what the detector says of them, and where they end."""
 
+import numpy as np
 import pandas as pd
 from scipy.stats import t
 
@@ -64,3 +65,10 @@ def along(frame: pd.DataFrame, *quantities: str) -> pd.DataFrame:
     """Long form for a chart: arm, quantity, step, the mean over seeds (value), and their extremes (low, high)."""
     groups = frame.melt(["arm", "step"], list(quantities), "quantity").groupby(["arm", "quantity", "step"], sort=False)
     return groups.value.agg(value="mean", low="min", high="max").reset_index()
+
+
+def word(value) -> str:
+    """A value of a setting as a label writes it: powers of two as such."""
+    if isinstance(value, float) and value > 0 and value != int(value) and np.log2(value).is_integer():
+        return f"2^{int(np.log2(value))}"
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -5,6 +5,7 @@ from dataclasses import asdict
 import numpy as np
 import pandas as pd
 
+from lib.run.tasks.arms import word
 from lib.train import bigram, suite
 
 QUANTITIES = ["gap", "offset", "anisotropy", "entropy", "entropy_centred", "ratio", "delta"]
@@ -13,20 +14,15 @@ CONTROL = "float32"
 
 def arms(powers: list[int]) -> dict[str, dict]:
     """Name -> how the gradient is stored: float32, bf16, fp16 at kappa 2^power, and two cures at the last power."""
-    half = {f"fp16, {name(power)}": {"dtype": "float16", "kappa": 2.0**power} for power in powers}
+    half = {f"fp16, {word(2.0**power)}": {"dtype": "float16", "kappa": 2.0**power} for power in powers}
     last = {"dtype": "float16", "kappa": 2.0 ** powers[-1]}
     return {
         CONTROL: {"dtype": "float32", "kappa": 1.0},
-        f"bf16, {name(powers[-1])}": last | {"dtype": "bfloat16"},
+        f"bf16, {word(2.0 ** powers[-1])}": last | {"dtype": "bfloat16"},
         **half,
-        f"fp16, {name(powers[-1])}, centred": last | {"centred": True},
-        f"fp16, {name(powers[-1])}, balanced": last | {"balanced": True},
+        f"fp16, {word(2.0 ** powers[-1])}, centred": last | {"centred": True},
+        f"fp16, {word(2.0 ** powers[-1])}, balanced": last | {"balanced": True},
     }
-
-
-def name(power: int) -> str:
-    """A power of two as a label writes it."""
-    return "1" if power == 0 else f"2^{power}"
 
 
 def trained(

@@ -1,10 +1,13 @@
 """By which clock do narrow runs leave the shape of the wide ones: updates, or summed learning rate? (chapter 8)"""
 
+import functools
+
 import numpy as np
 import pandas as pd
 
 from lib.data import public
 from lib.run.tasks import causes_public
+from lib.train import loop
 
 SMOOTH = 5  # windows of 500 steps whose median is taken
 STAYS = 0.9  # of the windows that follow must lie above the level, the last one among them
@@ -13,16 +16,12 @@ OTHER = "pythia-160m"  # the narrow size with another
 CLOCKS = ("step", "sum_lr")
 
 
+@functools.cache
 def schedule(model: str) -> np.ndarray:
-    """Learning rate summed up to each step of a published run, (steps + 1,): warm-up of 1 %, then a cosine."""
+    """Learning rate summed up to each step of a published run, (steps + 1,), by Pythia's schedule."""
     recipe = public.recipes().set_index("model").loc[model]
-    steps, warm = int(recipe.steps), round(0.01 * recipe.steps)
-    step = np.arange(1, steps + 1)
-    turn = np.cos(np.pi * (step - warm) / (steps - warm))
-    rates = np.where(
-        step <= warm, recipe.lr * step / warm, recipe.min_lr + (recipe.lr - recipe.min_lr) * (1 + turn) / 2
-    )
-    return np.concatenate([[0.0], np.cumsum(rates)])
+    steps = int(recipe.steps)
+    return np.cumsum([0.0, *(loop.learning_rate(step, steps, recipe.lr) for step in range(1, steps + 1))])
 
 
 def departures(excess: pd.DataFrame, level: float) -> pd.DataFrame:

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from lib.data import checkpoints
 from lib.measure import spectra
 from lib.run.tasks import heads
+from lib.run.tasks.rounding import gradient
 from lib.train import bigram, suite
 
 ROWS = 256  # positions whose logits are held at once
@@ -18,8 +19,8 @@ def known_rank(
 ) -> pd.DataFrame:
     """Heads of several widths on a language whose log-probabilities have a known rank, trained in float32.
 
-    The logits of a context are its `rank - 1` normal coordinates times those of the tokens, with deviation `spread`,
-    plus nothing; less their normaliser, which adds the all-ones direction, they have that rank. skew: exponent of
+    The logits of a context are its `rank - 1` normal coordinates times those of the tokens, with deviation `spread`;
+    less their normaliser, which adds the all-ones direction, they have that rank. skew: exponent of
     Zipf's law over the contexts. A row for each width, seed and evaluation: width, seed, step, loss and gap (nats over
     the source's entropy). Raises ValueError for a rank below 2 or beyond what the sizes allow.
     """
@@ -74,10 +75,9 @@ def passed(address: str, corpus: str, tokens: int, context: int = 128) -> dict[s
     bases = [torch.linalg.qr(matrix)[0] for matrix in (weight, weight - weight.mean(0))]
     whole, within = 0.0, np.zeros(2)
     for part, own in zip(states.split(ROWS), labels.split(ROWS), strict=True):
-        gradient = (part @ material.head.out.T).softmax(1).scatter_add_(1, own[:, None], -torch.ones(len(own), 1))
-        gradient = gradient.double()
-        whole += float(gradient.square().sum())
-        within += [float((gradient @ basis).square().sum()) for basis in bases]
+        slope = gradient(part @ material.head.out.T, own).double()
+        whole += float(slope.square().sum())
+        within += [float((slope @ basis).square().sum()) for basis in bases]
     null = weight.shape[1] / len(weight)
     return {"share": within[0] / whole, "share_centred": within[1] / whole, "null": null}
 

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from lib.run import sweep
+from lib.run.tasks.arms import word
 from lib.train import suite, trial
 
 FIELDS = {field.name: field.default for field in dataclasses.fields(trial.Trial)}
@@ -59,7 +60,7 @@ def along(grid: list[dict], text: str, **how) -> pd.DataFrame:
 def labelled(frame: pd.DataFrame, grid: list[dict]) -> pd.DataFrame:
     """The frame of a grid's runs with columns arm and seed: what differs between its points, in words."""
     differing = [name for name in grid[0] if name != "seed" and len({repr(point[name]) for point in grid}) > 1]
-    words = frame[differing].apply(lambda row: ", ".join(f"{name} {_word(row[name])}" for name in differing), axis=1)
+    words = frame[differing].apply(lambda row: ", ".join(f"{name} {word(row[name])}" for name in differing), axis=1)
     seeds = frame.seed if "seed" in frame else FIELDS["seed"]
     return frame.assign(arm=words if differing else "run", seed=seeds)
 
@@ -81,10 +82,3 @@ def _known(settings):
         near = difflib.get_close_matches(unknown[0], FIELDS, 1)
         advice = f"; did you mean {near[0]}?" if near else f": expected one of {', '.join(FIELDS)}."
         raise ValueError(f"there is no setting {unknown[0]!r}{advice}")
-
-
-def _word(value):
-    """A value as a label writes it: powers of two as such."""
-    if isinstance(value, float) and value > 0 and value != int(value) and np.log2(value).is_integer():
-        return f"2^{int(np.log2(value))}"
-    return f"{value:g}" if isinstance(value, float) else str(value)

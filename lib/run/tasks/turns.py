@@ -3,6 +3,8 @@
 The arms are data, chosen before the runs that are kept; what was tried before that is told in the chapter.
 """
 
+from collections.abc import Iterable
+
 import numpy as np
 import pandas as pd
 
@@ -51,26 +53,28 @@ SIZES = {"steps": STEPS["steps"], "tokens": trials.FIELDS["tokens_per_step"]}
 CROSSED = {"width": [8, 16, 32], "learning_rate": [3e-3, 1e-2], "kappa": [2.0**-11, 2.0**-13]}
 
 
-def grid() -> list[dict]:
-    """Points of the arms, seed by seed, so that a run that was stopped has whole seeds."""
-    return [{"seed": seed, **STEPS, **settings} for seed in SEEDS for settings in ARMS.values()]
+def grid(names: Iterable[str] = ARMS) -> list[dict]:
+    """Points of some arms, seed by seed, so that a plan that was stopped has whole seeds."""
+    return [{"seed": seed, **STEPS, **ARMS[name]} for seed in SEEDS for name in names]
 
 
-def runs() -> pd.DataFrame:
-    """All runs of the arms along training, from the kept records; columns arm, seed, step, and what is followed."""
-    return named(kept.run(trials.trained, grid(), text="laptop"))
+def runs(*names: str) -> pd.DataFrame:
+    """Runs of some arms, or of all, along training, from the kept records: arm, seed, step, and what is followed."""
+    names = names or tuple(ARMS)
+    return named(kept.run(trials.trained, grid(names), text="laptop"), names)
 
 
-def pair(frame: pd.DataFrame) -> pd.DataFrame:
-    """The arm that turns and its control, of `runs`, but for the start."""
-    return frame[frame.arm.isin([CONTROL, TURNED]) & (frame.step > 0)]
+def pair() -> pd.DataFrame:
+    """The arm that turns and its control along training, but for the start."""
+    frame = runs(CONTROL, TURNED)
+    return frame[frame.step > 0]
 
 
-def named(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame of `grid`'s runs with a column arm, in the order of ARMS."""
-    return _told(frame, [{"arm": name, "seed": seed} for seed in SEEDS for name in ARMS]).sort_values(
-        ["arm", "seed", "step"], key=lambda c: c.map(list(ARMS).index) if c.name == "arm" else c, ignore_index=True
-    )
+def named(frame: pd.DataFrame, names: Iterable[str] = ARMS) -> pd.DataFrame:
+    """The frame of `grid`'s runs with columns arm and seed, arm by arm."""
+    names = list(names)
+    told = _told(frame, [{"arm": name, "seed": seed} for seed in SEEDS for name in names])
+    return told.sort_values(["arm", "seed", "step"], key=lambda c: c.map(names.index) if c.name == "arm" else c)
 
 
 def doses() -> list[dict]:
