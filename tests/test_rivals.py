@@ -1,4 +1,4 @@
-"""Rivals of chapter 8: a language of known rank, spectra and losses late, what a head hands down."""
+"""Rivals of chapter 8: a spectrum that turns, a band that rises, what a head hands down."""
 
 from types import SimpleNamespace
 
@@ -8,40 +8,6 @@ import pytest
 import torch
 
 from lib.run.tasks import heads, rivals
-from lib.train import bigram
-
-
-@pytest.fixture
-def seen(monkeypatch):
-    """What the source of `known_rank` gives to the training, which is left out."""
-    kept = []
-
-    def train(runs, text, *rest):
-        kept.append(text)
-        return [{"run": place, "step": 0, "gap": 1.0} for place in range(len(runs))]
-
-    monkeypatch.setattr(bigram, "train", train)
-    return kept
-
-
-def test_the_source_has_the_rank_that_it_says_and_its_entropy(seen):
-    for rank in (2, 5):
-        rivals.known_rank(rank, [3], 20, 40, 3.0, 1.0, 1, 2)
-        text = seen[-1]
-        p = text.labels.double()
-        assert torch.linalg.matrix_rank(p.log(), rtol=1e-5) == rank
-        assert torch.allclose(p.sum(1), torch.ones(20, dtype=torch.float64), atol=1e-6)
-        assert text.entropy == pytest.approx(float(-(text.shares.double() @ (p * p.log()).sum(1))), rel=1e-5)
-        assert float(text.shares[0] / text.shares[1]) == pytest.approx(2)
-    with pytest.raises(ValueError, match="expected 2 to 20"):
-        rivals.known_rank(1, [3], 20, 40, 3.0, 1.0, 1, 2)
-
-
-def test_a_wide_head_learns_it_and_a_narrow_one_does_not():
-    found = rivals.known_rank(3, [2, 6], 24, 40, 2.0, 0.0, 400, 2)
-    last = found[found.step == 400].groupby("width").gap.mean()
-    assert last[6] < 0.1 * last[2] and rivals.knee(found) == 6
-    assert rivals.knee(found[found.width == 2]) is None
 
 
 def test_a_head_hands_down_what_lies_in_its_span(monkeypatch):
@@ -57,12 +23,17 @@ def test_a_head_hands_down_what_lies_in_its_span(monkeypatch):
     assert found["null"] == 4 / 60 and 0 < found["share"] < 1
 
 
-def test_changes_are_after_less_before(monkeypatch):
-    frames = {"a": 5.0, "b": 4.5}
-    monkeypatch.setattr(
-        rivals,
-        "by_frequency",
-        lambda address, *_: pd.DataFrame({"band": [1, 2], "share": 0.5, "loss": frames[address] + np.arange(2)}),
-    )
-    found = rivals.changed(["a", "b"], "laptop", 1, 2)
-    assert found.change.tolist() == [-0.5, -0.5] and found.before.tolist() == [5.0, 6.0]
+@pytest.mark.parametrize(("entropy", "rises"), [([3, 1, 1, 1, 2, 3], True), ([3, 2, 1.5, 1.2, 1.1, 1.0], False)])
+def test_an_entropy_rises_again_only_if_it_does(entropy, rises):
+    steps = [512, 1024, 2048, 3072, 3584, 4096]
+    frame = pd.DataFrame({"run": "a", "view": "raw", "step": steps, "entropy": entropy, "loss": range(6, 0, -1)})
+    found = rivals.again(frame.assign(entropy=frame.entropy.astype(float)), 512)
+    assert found.again.tolist() == [rises] and (found.harm <= 0).all()
+
+
+def test_a_band_that_rises_is_told_from_one_that_falls():
+    steps = np.arange(1, 25) * 256
+    falls = 4 + np.exp(-steps / 800)
+    curves = {1: falls, 2: falls + 0.3 * np.maximum(0, steps / steps[-1] - 0.4)}
+    frame = pd.concat(pd.DataFrame({"run": "a", "band": k, "step": steps, "loss": y}) for k, y in curves.items())
+    assert rivals.band_verdicts(frame, 0.005).set_index("band").saturated.to_dict() == {1: False, 2: True}

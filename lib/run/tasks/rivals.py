@@ -1,4 +1,4 @@
-"""Other explanations of what narrow models do late (chapter 8): rank, what the head passes on, which tokens lose."""
+"""Rivals in the float32 suite (chapter 8): spectra that grow uneven again, gradients handed down, loss by frequency."""
 
 import numpy as np
 import pandas as pd
@@ -7,58 +7,52 @@ import torch.nn.functional as F
 
 from lib.data import checkpoints
 from lib.measure import spectra
+from lib.measure.saturation import saturation
 from lib.run.tasks import heads
 from lib.run.tasks.rounding import gradient
-from lib.train import bigram, suite
+from lib.train import loop, suite
 
 ROWS = 256  # positions whose logits are held at once
+LEAST = 0.05  # nats of singular entropy
+SCATTERS = 4  # of one checkpoint
 
 
-def known_rank(
-    rank: int, widths: list[int], contexts: int, vocabulary: int, spread: float, skew: float, updates: int, seeds: int
-) -> pd.DataFrame:
-    """Heads of several widths on a language whose log-probabilities have a known rank, trained in float32.
+def spectra_along(address: str, profile: str) -> pd.DataFrame:
+    """Singular entropy (nats) of a suite run's head at its checkpoints: run, step, view, entropy, loss.
 
-    The logits of a context are its `rank - 1` normal coordinates times those of the tokens, with deviation `spread`;
-    less their normaliser, which adds the all-ones direction, they have that rank. skew: exponent of
-    Zipf's law over the contexts. A row for each width, seed and evaluation: width, seed, step, loss and gap (nats over
-    the source's entropy). Raises ValueError for a rank below 2 or beyond what the sizes allow.
+    The views are the head, less its mean row, and less the log frequency in the training text too. loss: validation.
     """
-    if not 2 <= rank <= min(contexts, vocabulary):
-        raise ValueError(f"rank is {rank}: expected 2 to {min(contexts, vocabulary)}.")
-    rng = np.random.default_rng(0)
-    inner = rng.standard_normal((contexts, rank - 1)) @ rng.standard_normal((rank - 1, vocabulary))
-    log_p = torch.from_numpy(spread * inner / (rank - 1) ** 0.5).log_softmax(1)
-    weights = np.arange(1, contexts + 1.0) ** -skew
-    shares = torch.from_numpy(weights / weights.sum())
-    entropy = float(-(shares @ (log_p.exp() * log_p).sum(1)))
-    text = bigram.Bigrams(log_p.exp().float(), torch.arange(log_p.numel()), shares.float(), entropy)
-    runs = [bigram.Run("float32", 1.0, seed) for seed in range(seeds)]
-    frames = []
-    for width in widths:
-        found = pd.DataFrame(bigram.train(runs, text, width, updates, 0.01, 40))
-        frames.append(found.rename(columns={"run": "seed"}).assign(width=width, loss=found.gap + entropy))
-    return pd.concat(frames, ignore_index=True)[["width", "seed", "step", "loss", "gap"]]
+    name = address.removeprefix("suite:")
+    logged = suite.losses(profile)
+    losses = logged[(logged.run == name) & (logged.split == "validation")].set_index("step").loss
+    frequency, rows = None, []
+    for step in _steps(address):
+        head = checkpoints.head(f"{address}@step{step}")
+        if frequency is None:
+            stream = np.load(suite.text(profile, len(head)) / "train.npy", mmap_mode="r")
+            frequency = loop.log_unigram(stream, len(head)).numpy()
+        centred = spectra.centre(head)
+        rest = spectra.deflate(centred, frequency - frequency.mean())
+        for view, seen in (("raw", head), ("centred", centred), ("frequency out too", rest)):
+            entropy = spectra.singular_entropy(spectra.singular_values(seen))
+            rows.append({"run": name, "step": step, "view": view, "entropy": entropy, "loss": losses.loc[step]})
+    return pd.DataFrame(rows)
 
 
-def knee(frame: pd.DataFrame, factor: float = 0.05) -> int | None:
-    """The least width whose mean gap at the end is at most so much of the narrowest one's, if any; of `known_rank`."""
-    last = frame[frame.step == frame.step.max()].groupby("width").gap.mean()
-    enough = last.index[last <= factor * last.iloc[0]]
-    return int(enough.min()) if len(enough) else None
+def again(frame: pd.DataFrame, start: int) -> pd.DataFrame:
+    """Whether each run's entropy rises again, by view: run, view, turn (step of the minimum), rise, again, harm.
 
-
-def late(addresses: list[str], steps: list[int]) -> pd.DataFrame:
-    """Singular entropy of heads of the suite at two steps: run, width, raw and centred at each, and what changed."""
+    Counted from a step on; the rise to the last step must exceed LEAST and SCATTERS times the scatter of a checkpoint,
+    which is read off second differences. harm: the loss at the end less that at the turn, nats. frame: `spectra_along`.
+    """
     rows = []
-    for address in addresses:
-        found = {"run": address.removeprefix("suite:")}
-        for step, when in zip(steps, ("early", "late"), strict=True):
-            head = checkpoints.head(f"{address}@step{step}")
-            for name, seen in (("raw", head), ("centred", spectra.centre(head))):
-                found[f"{name} {when}"] = spectra.singular_entropy(spectra.singular_values(seen))
-        found |= {f"{name} change": found[f"{name} late"] - found[f"{name} early"] for name in ("raw", "centred")}
-        rows.append(found | {"width": head.shape[1]})
+    for (run, view), part in frame[frame.step >= start].groupby(["run", "view"], sort=False):
+        entropy, losses = part.entropy.to_numpy(), part.loss.to_numpy()
+        scatter = 1.4826 * np.median(np.abs(np.diff(entropy, 2))) / 6**0.5
+        turn = entropy.argmin()
+        rise = entropy[-1] - entropy[turn]
+        found = {"turn": int(part.step.iloc[turn]), "rise": rise, "again": rise > max(LEAST, SCATTERS * scatter)}
+        rows.append({"run": run, "view": view} | found | {"harm": losses[-1] - losses[turn]})
     return pd.DataFrame(rows)
 
 
@@ -82,29 +76,48 @@ def passed(address: str, corpus: str, tokens: int, context: int = 128) -> dict[s
     return {"share": within[0] / whole, "share_centred": within[1] / whole, "null": null}
 
 
-def by_frequency(address: str, profile: str, tokens: int, bands: int, context: int = 128) -> pd.DataFrame:
-    """Loss by how frequent the target is, on the validation text of a profile of the suite.
+def bands_along(address: str, profile: str, tokens: int, bands: int, start: int, context: int = 128) -> pd.DataFrame:
+    """Loss by frequency of the target at a suite run's checkpoints from a step on: run, step, band, loss.
 
-    Bands hold equal shares of the tokens of the text, the most frequent first: band (from 1), share, loss (nats).
+    Bands hold equal shares of the tokens of the validation text, the most frequent first; band 0 is all of them.
     """
-    model, _ = checkpoints.load(address)
-    folder = suite.text(profile, model.config.vocab_size)
+    rows, place = [], None
+    for step in (step for step in _steps(address) if step >= start):
+        model, _ = checkpoints.load(f"{address}@step{step}")
+        if place is None:
+            ids, place = _validation(profile, model.config.vocab_size, tokens, bands, context)
+        with torch.no_grad():
+            logits = torch.cat([model(part).logits.flatten(0, 1) for part in ids[:-1].view(-1, context).split(16)])
+        losses = F.cross_entropy(logits, ids[1:], reduction="none").double().numpy()
+        means = [losses.mean(), *(np.bincount(place, losses) / np.bincount(place))]
+        rows += [{"step": step, "band": band, "loss": loss} for band, loss in enumerate(means)]
+    return pd.DataFrame(rows).assign(run=address.removeprefix("suite:"))
+
+
+def band_verdicts(frame: pd.DataFrame, min_rise: float) -> pd.DataFrame:
+    """What the detector says of each band of each run: run, band, kind, saturated, effect, reach (half its interval).
+
+    frame: `bands_along`.
+    """
+    rows = []
+    for (run, band), part in frame.groupby(["run", "band"], sort=False):
+        found = saturation(part.step.to_numpy(), part.loss.to_numpy(), min_rise)
+        reach = (found.interval[1] - found.interval[0]) / 2
+        told = {"kind": found.kind, "saturated": found.saturated, "effect": found.effect, "reach": reach}
+        rows.append({"run": run, "band": band} | told)
+    return pd.DataFrame(rows)
+
+
+def _steps(address):
+    return [int(name.removeprefix("step")) for name in checkpoints.revisions(address)]
+
+
+def _validation(profile, vocabulary, tokens, bands, context):
+    """Token ids, and the band of each but the first."""
+    folder = suite.text(profile, vocabulary)
     ids = torch.from_numpy(np.load(folder / "validation.npy")[: tokens // context * context + 1].astype(np.int64))
-    counts = np.bincount(np.load(folder / "train.npy", mmap_mode="r"), minlength=model.config.vocab_size)
-    with torch.no_grad():
-        rows = ids[:-1].view(-1, context)
-        logits = torch.cat([model(part).logits.flatten(0, 1) for part in rows.split(16)])
-        losses = F.cross_entropy(logits, ids[1:], reduction="none").numpy()
-    order = np.argsort(-counts[ids[1:].numpy()], kind="stable")
-    parts = np.array_split(losses[order], bands)
-    return pd.DataFrame(
-        {"band": number, "share": len(part) / len(losses), "loss": float(part.mean())}
-        for number, part in enumerate(parts, 1)
-    )
-
-
-def changed(addresses: list[str], profile: str, tokens: int, bands: int) -> pd.DataFrame:
-    """`by_frequency` at two checkpoints of one run: band, share, before, after, change (nats)."""
-    before, after = (by_frequency(address, profile, tokens, bands) for address in addresses)
-    table = before.rename(columns={"loss": "before"}).assign(after=after.loss)
-    return table.assign(change=table.after - table.before)
+    counts = np.bincount(np.load(folder / "train.npy", mmap_mode="r"), minlength=vocabulary)
+    place = np.empty(len(ids) - 1, int)
+    for band, part in enumerate(np.array_split(np.argsort(-counts[ids[1:].numpy()], kind="stable"), bands)):
+        place[part] = band
+    return ids, place
