@@ -12,7 +12,7 @@ NEEDS := 2.3 GB of disk and about 0.5 GB of packages (Linux without a CPU wheel 
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help book test suite inputs chapter try-run notebooks lab serve bench lint clean
+.PHONY: help book test suite inputs chapter try-run picture notebooks lab serve bench lint clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -44,16 +44,18 @@ try-run: inputs  ## train models of the suite's kind with anything changed: make
 	@$(RUN) lib.run.chapter lab_training --profile $(PROFILE) $(if $(FRESH),--fresh) $(P)
 	@$(RUN) lib.show.page _build/$(if $(P),tries,notebooks)
 
+picture: suite  ## the picture of the README and of the first page, from chapter 8
+	@$(RUN) lib.run.chapter 08_causes --profile $(PROFILE)
+	@$(RUN) lib.show.picture _build/notebooks/08_causes.ipynb fig-causes-pair book/pair.svg
+
 notebooks: $(VENV)/.ready  ## unexecuted notebooks for any papermill or Jupyter, in _build/plain
 	@mkdir -p _build/plain
 	@$(BIN)/jupytext --quiet --to ipynb --output-dir _build/plain $$(grep -l 'format_name: myst' book/*.md)
 	@ls _build/plain/*.ipynb
 
 lab: $(VENV)/.ready  ## JupyterLab, where a chapter opens as a notebook
-	@mkdir -p _build/lab/labconfig
-	@echo '{"@jupyterlab/docmanager-extension:plugin": {"defaultViewers": {"markdown": "Jupytext Notebook"}}}' \
-		> _build/lab/labconfig/default_setting_overrides.json
-	@JUPYTER_CONFIG_PATH=$(CURDIR)/_build/lab $(BIN)/jupyter lab --notebook-dir=. --LabApp.default_url=/lab/tree/book
+	@JUPYTER_CONFIG_PATH=$(CURDIR)/.jupyter $(BIN)/jupyter lab --notebook-dir=. --LabApp.default_url=/lab/tree/book \
+		$(if $(filter 0,$(shell id -u)),--allow-root)
 
 serve:  ## the built site on http://localhost:8000
 	@$(if $(wildcard _build/html),$(PYTHON) -m http.server 8000 --bind 127.0.0.1 --directory _build/html,echo "error: no site yet; run make book"; exit 1)

@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
 from lib.data import architecture, corpora
-from lib.run.tasks import anisotropy, heads, spectra, theory
+from lib.study import anisotropy, heads, spectra, theory
 
 TINY = {"vocab_size": 97, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
 MLP = {"intermediate_size": 32, "num_key_value_heads": 2}

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 import torch
 
-from lib.run.tasks import arms
-from lib.run.tasks import bigram as task
+from lib.study import arms
+from lib.study import bigram as task
 from lib.train import bigram, precision
 
 HALF = ("float16", 2.0**-12)

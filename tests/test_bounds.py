@@ -22,7 +22,7 @@ from lib.measure.softmax_problem import (
     optimum,
     problem,
 )
-from lib.run.tasks import theory
+from lib.study import theory
 
 ABOVE = ["bennett", "range", "confident_range", "norm", "confident_norm", "first_order", "extreme"]
 problems = st.builds(

@@ -11,8 +11,8 @@ import pytest
 from lib.data import paper
 from lib.data.criteria import criterion, parse
 from lib.measure import checks, judge
-from lib.run.tasks import verdicts
 from lib.show import claims
+from lib.study import verdicts
 
 ROOT = Path(__file__).parents[1]
 CLAIMS = list(paper.claims())

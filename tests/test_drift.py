@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lib.measure import drift
-from lib.run.tasks import drift as task
+from lib.study import drift as task
 from tests.test_heads import address, body  # noqa: F401
 
 KAPPA = 2.0**-14

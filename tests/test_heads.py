@@ -17,7 +17,7 @@ from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedTokenizerF
 
 from lib.data import corpora
 from lib.measure import spectra
-from lib.run.tasks import heads as tasks
+from lib.study import heads as tasks
 from lib.train import heads
 from lib.train.starts import ARMS, gaussian, mean_probability, truncated
 from lib.train.states import last_states, windows

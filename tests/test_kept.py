@@ -54,10 +54,15 @@ def test_what_is_not_kept_is_computed_in_its_place(plans):
     assert not list(cache().glob("records/*/*.new"))
 
 
-def test_a_second_making_computes_nothing_and_leaves_no_other_record(plans):
-    (plans / "toy" / "old.record").write_text("x")
+def test_a_second_making_computes_what_is_new_and_leaves_no_other_record(plans, monkeypatch):
+    monkeypatch.setenv("BOOK_CACHE", str(plans.parent / "empty"))
+    monkeypatch.setattr("lib.run.code.module_hash", lambda *_: "later code")
+    text = (plans / "toy.yml").read_text()
+    (plans / "toy.yml").write_text(text.replace("n: 1, many: [1, 2]", "n: 3, many: [4]"))
     assert len(kept.make("toy")) == len(list((plans / "toy").iterdir())) == 2
-    assert marks(plans) == 2
+    assert marks(plans) == 3
+    kept.make("toy", fresh=True)
+    assert marks(plans) == 4 and len(list((plans / "toy").iterdir())) == 2
 
 
 def test_a_damaged_record_and_a_wrong_plan_are_refused(plans):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lib.run.tasks import known_rank as task
+from lib.study import known_rank as task
 from lib.train import known_rank
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from lib.measure import ngram_controls, ngram_growth, ngram_spectrum, ngrams, smoothing
-from lib.run.tasks import ngrams as tasks
+from lib.study import ngrams as tasks
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import torch
 
 from lib.data import parts
 from lib.measure import offsets
-from lib.run.tasks import predictions
+from lib.study import predictions
 from tests.test_hub import call, files, home, model, repository, sent, server, start
 
 __all__ = ["call", "home", "repository", "server", "start"]  # fixtures

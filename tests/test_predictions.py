@@ -9,7 +9,7 @@ from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from lib.data import parts, predictions
 from lib.measure import offsets
-from lib.run.tasks import predictions as task
+from lib.study import predictions as task
 
 WIDTH, V = 16, 100
 ENTRY = """

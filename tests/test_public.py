@@ -6,7 +6,7 @@ import pytest
 
 from lib.data import public
 from lib.measure.onset import leaves
-from lib.run.tasks import public as tasks
+from lib.study import public as tasks
 
 RISE = 0.005
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from lib.run.tasks import heads, rivals
+from lib.study import heads, rivals
 
 
 def test_a_head_hands_down_what_lies_in_its_span(monkeypatch):

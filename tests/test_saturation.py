@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from lib.measure.saturation import saturation
-from lib.run.tasks import saturation as tasks
-from lib.run.tasks.saturation import error_rates
+from lib.study import saturation as tasks
+from lib.study.saturation import error_rates
 
 
 def falling(n):

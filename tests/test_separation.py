@@ -6,7 +6,7 @@ import pytest
 
 from lib.data import public
 from lib.measure import separation
-from lib.run.tasks import width_or_rate as task
+from lib.study import width_or_rate as task
 
 
 @pytest.fixture(scope="module")

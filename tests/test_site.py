@@ -6,6 +6,7 @@ from io import StringIO
 from urllib.parse import unquote, urlsplit
 
 import altair as alt
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -118,6 +119,16 @@ def test_data_of_a_table_are_those_of_its_frame(tmp_path):
     back = pd.read_csv(StringIO(figure.data), dtype={"name": str}, keep_default_na=False)
     pd.testing.assert_frame_equal(back, pd.DataFrame(ODD))
     assert "0.33<" in data["text/html"]
+
+
+def test_a_table_speaks_in_words_says_them_once_and_folds_what_is_long():
+    frame = pd.DataFrame({"arm": ["a"] * 9 + ["b"] * 9, "best_loss": np.arange(18.0), "n": 1}).assign(last=12345.6)
+    markup = tables.table(frame, {"best_loss": 1}).markup
+    assert "lowest loss (nats)" in markup and "best_loss" not in markup and "12,346" in markup
+    assert markup.count("<td>a</td>") == 1 and markup.count("<td>1</td>") == 18
+    shown, folded = markup.split("<details><summary>6 rows more</summary>")
+    assert shown.count("<td>b</td>") == folded.count("<td>b</td>") == 1
+    assert "17.0" in folded and "<details>" not in tables.table(frame[:10]).markup
 
 
 def test_data_of_a_chart_keep_their_types(tmp_path):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lib.measure import spectra
-from lib.run.tasks import spectra as tasks
+from lib.study import spectra as tasks
 
 ROWS, WIDTH = 3000, 48  # more rows than one block
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from lib.measure import stairs
-from lib.run.tasks import causes_public as task
+from lib.study import causes_public as task
 
 FLOOR = 0.004
 

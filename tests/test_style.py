@@ -1,10 +1,12 @@
-"""Code of chapters that a person can read: 88 columns, at most 15 lines a cell, every parameter with a comment."""
+"""Chapters that a person can read and edit: narrow lines, short cells, comments, and the form that Jupyter saves."""
 
 import re
+import shutil
 
 import jupytext
 import pytest
 
+from lib.data.cache import ROOT
 from lib.run import chapter
 
 COLUMNS, LINES = 88, 15
@@ -24,3 +26,14 @@ def test_cells_are_one_thought_and_fit_their_column(path):
         wide = [line for line in lines if len(line) > COLUMNS]
         assert not wide, f"wider than {COLUMNS} columns: {wide}"
         assert len(lines) <= LINES, f"{len(lines)} lines, split it: {lines[0]}"
+
+
+def test_a_chapter_opened_and_saved_in_jupyter_is_unchanged(tmp_path):
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    manager = jupytext.TextFileContentsManager()
+    manager.root_dir = str(tmp_path)
+    for path in chapter.chapters():
+        shutil.copy(path, tmp_path)
+        opened = manager.get(path.name, type="notebook")
+        manager.save({"type": "notebook", "content": opened["content"]}, path.name)
+        assert (tmp_path / path.name).read_text() == path.read_text(), f"{path.name}: open it in JupyterLab and save it"

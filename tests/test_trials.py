@@ -9,7 +9,7 @@ import torch
 
 from lib.data.cache import ROOT
 from lib.measure import offsets
-from lib.run.tasks import arms, trials
+from lib.study import arms, trials
 from lib.train import followed, loop, precision, trial
 
 SMALL = dict(width=8, layers=2, heads=2, vocabulary=64, context=16, tokens_per_step=128, steps=12, evaluations=3)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lib.measure import offsets
-from lib.run.tasks import departures, heads, rounding, turns
+from lib.study import departures, heads, rounding, turns
 
 
 def test_every_arm_has_its_seeds_and_keeps_its_name():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lib.run.tasks import updates
+from lib.study import updates
 from tests.test_heads import address, body  # noqa: F401
 
 SETTINGS = dict(ranks=[2, 16], rates=[0.0001, 0.03], search=4, tokens=1024, validation=512, batch=64, context=16)

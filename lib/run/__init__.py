@@ -1,1 +1,1 @@
-"""How work is carried out: chapters, sweeps, records, the evaluation harness."""
+"""How work is carried out: chapters, sweeps, records."""

@@ -3,8 +3,8 @@
     python -m lib.run.kept heads_updates
 
 A plan, `book/records/NAME.yml`, names a function, a grid or the function that lists it, and what is fixed. The command
-carries out what has no record yet, and puts the plan's records into the folder NAME beside it. A chapter reads them
-there whatever the machine and the dtype that is fastest on it; how each was made stands in its last table.
+carries out what the folder NAME beside it does not answer yet, and puts it there; `--fresh` makes all of it anew.
+A chapter reads them there whatever the machine and its fastest dtype; its last table says how each was made.
 """
 
 import argparse
@@ -34,14 +34,14 @@ def run(function: Callable, grid: list[dict], /, **fixed) -> pd.DataFrame:
     The device, the dtype and the code of a kept record may be others; its last table names them. Lists among a point's
     parameters are left out of the first columns.
     """
-    known = {_question(records.manifest(blob)): blob for blob in _blobs()}
+    known = _answers(FOLDER.glob("*/*.record"))
     wanted = [call(function, point | fixed) for point in grid]
     found = [known.get(_question(vars(one))) for one in wanted]
-    if missing := [point for point, blob in zip(grid, found, strict=True) if blob is None]:
+    if missing := [point for point, path in zip(grid, found, strict=True) if path is None]:
         sweep.run(function, missing, **fixed)
     frames = []
-    for point, one, blob in zip(grid, wanted, found, strict=True):
-        blob = blob or records.obtain(one)
+    for point, one, path in zip(grid, wanted, found, strict=True):
+        blob = path.read_bytes() if path else records.obtain(one)
         records.use(blob)
         frame = records.unpack(blob)
         told = {name: value for name, value in point.items() if not isinstance(value, list) and name not in frame}
@@ -49,15 +49,20 @@ def run(function: Callable, grid: list[dict], /, **fixed) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
-def make(name: str) -> list[Path]:
-    """Carry out what has no record yet, put all of a plan's records into its folder, and no others; their places.
+def make(name: str, fresh: bool = False) -> list[Path]:
+    """Carry out what a plan's folder does not answer yet, put it there, and remove what the plan no longer asks.
 
+    Returns the folder's records, in the plan's order. fresh: what the folder answers is carried out again too.
     Raises ValueError where there is no such plan, or it is none.
     """
     function, grid, fixed = _plan(FOLDER / f"{name}.yml")
-    sweep.run(function, grid, announce=lambda cost: tqdm.write(f"cost: {cost}"), **fixed)
-    made = [records.place(call(function, point | fixed)) for point in grid]
     folder = FOLDER / name
+    known = {} if fresh else _answers(folder.glob("*.record"))
+    wanted = [call(function, point | fixed) for point in grid]
+    missing = [point for point, one in zip(grid, wanted, strict=True) if _question(vars(one)) not in known]
+    if missing:
+        sweep.run(function, missing, announce=lambda cost: tqdm.write(f"cost: {cost}"), **fixed)
+    made = [known.get(_question(vars(one)), records.place(one)) for one in wanted]
     with tempfile.TemporaryDirectory(dir=FOLDER) as new:  # a full disk leaves the records that are there
         for path in made:
             shutil.copy(path, new)
@@ -66,18 +71,20 @@ def make(name: str) -> list[Path]:
     return [folder / path.name for path in made]
 
 
-def _blobs():
-    """Bytes of the kept records. Raises ValueError where one is damaged."""
-    for path in sorted(FOLDER.glob("*/*.record")):
+def _answers(paths):
+    """Question -> the path of the record that answers it. Raises ValueError where a record is damaged."""
+    known = {}
+    for path in sorted(paths):
         if (blob := records.checked(path)) is None:
-            raise ValueError(f"{path} is damaged: take it from the repository again, or make it again.")
-        yield blob
+            raise ValueError(f"{path} is damaged: take it from the repository again, or remove it and make it again.")
+        known[_question(records.manifest(blob))] = path
+    return known
 
 
 def _question(about):
-    """What a record answers: function, parameters and inputs."""
+    """What a record answers: function (by the last part of its module, which may have moved), parameters and inputs."""
     parameters = {name: value for name, value in about["parameters"].items() if name not in PLACE}
-    return json.dumps([about["function"], parameters, about["inputs"]], sort_keys=True)
+    return json.dumps([about["function"].rpartition(".")[2], parameters, about["inputs"]], sort_keys=True)
 
 
 def _plan(path):
@@ -105,8 +112,10 @@ def main():
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m lib.run.kept", description=__doc__.split("\n")[0])
     parser.add_argument("name", help="of a plan in book/records")
+    parser.add_argument("--fresh", action="store_true", help="carry out again what the plan's folder answers already")
+    asked = parser.parse_args()
     try:
-        for path in make(parser.parse_args().name):
+        for path in make(asked.name, asked.fresh):
             print(path.relative_to(ROOT))
     except (AttributeError, ImportError, OSError, sweep.SweepError, ValueError) as error:
         sys.exit(f"error: {error}")

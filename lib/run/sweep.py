@@ -1,7 +1,7 @@
 """One function over a grid of parameters, each point a record of its own: here, on local processes or on a cluster.
 
-    python -m lib.run.sweep lib.run.tasks.spectra:entropy grid.yml --workers 2
-    python -m lib.run.sweep lib.run.tasks.spectra:entropy grid.yml --scheduler tcp://head:8786 --yes --out entropy.csv
+    python -m lib.run.sweep lib.study.spectra:entropy grid.yml --workers 2
+    python -m lib.run.sweep lib.study.spectra:entropy grid.yml --scheduler tcp://head:8786 --yes --out entropy.csv
     python -m lib.run.sweep 04b_spectra --profile paper --scheduler tcp://head:8786 --yes
 
 The first two take a function and a file that says `grid:` (values for each parameter: every combination; or a list of

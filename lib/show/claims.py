@@ -55,7 +55,7 @@ def kind(judged):
 
 
 def verdict(judged):
-    """Box of a claim that `lib.run.tasks.verdicts` has judged; ValueError for something else."""
+    """Box of a claim that `lib.study.verdicts` has judged; ValueError for something else."""
     missing = {"claim", "numbers", "reading", "evidence", "control", "checks", "about"} - set(judged)
     if missing:
         raise ValueError(f"this is no judged claim, it lacks {', '.join(sorted(missing))}: pass what a task returned")

@@ -1,8 +1,17 @@
-"""Data frames as small HTML tables that read well on a phone, with the frame itself as CSV beside them."""
+"""Data frames as small HTML tables that read well on a phone, with the frame itself as CSV beside them.
 
+Headings are in words: `headings.toml` says how a column is called, with its unit; other underscores become spaces.
+"""
+
+import tomllib
 from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
 
 DATA = "book_data"  # in the metadata of the cell's output: what is drawn has lost its types and digits
+HEADINGS = tomllib.loads(Path(__file__).with_name("headings.toml").read_text())
+SHOWN, FOLDED = 12, 16  # rows before the fold, and how many a table needs to have one
 
 
 @dataclass(frozen=True)
@@ -16,8 +25,8 @@ class Table:
         return {"text/html": self.markup, "text/plain": self.csv}, {DATA: self.csv}
 
 
-def table(frame, digits=None):
-    """Frame as a table without its index.
+def table(frame: pd.DataFrame, digits: dict | None = None) -> Table:
+    """Frame as a table without its index; words that repeat those above are left out, and a long table is folded.
 
     `digits`: column -> decimals, or a format such as ".2e"; other floats get 4 significant digits.
     """
@@ -25,13 +34,40 @@ def table(frame, digits=None):
     unknown = set(digits) - set(frame.columns)
     if unknown:
         raise ValueError(f"no such column: {', '.join(map(str, sorted(unknown)))}; there are {list(frame.columns)}")
-    formats = {c: f".{d}f" if isinstance(d, int) else d for c, d in digits.items()}
+    writers = {c: _writer(f".{d}f" if isinstance(d, int) else d) for c, d in digits.items()}
+    parts = [frame] if len(frame) < FOLDED else [frame[:SHOWN], frame[SHOWN:]]
+    markup = _html(parts[0], writers)
+    if len(parts) > 1:
+        markup += f"<details><summary>{len(parts[1])} rows more</summary>{_html(parts[1], writers)}</details>"
+    return Table(markup, frame.to_csv(index=False))
 
-    def writer(form):
-        return lambda value: "" if value != value else format(value, form)
 
-    columns = {c: writer(form) for c, form in formats.items()}
-    markup = frame.to_html(
-        index=False, border=0, classes="book-table", formatters=columns, float_format=writer(".4g"), na_rep=""
-    )
-    return Table(f'<div class="book-table-box" tabindex="0">{markup}</div>', frame.to_csv(index=False))
+def _html(frame, writers):
+    shown = _once(frame).rename(columns=_heading)
+    writers = {_heading(column): writer for column, writer in writers.items()}
+    look = {"index": False, "border": 0, "classes": "book-table", "na_rep": ""}
+    body = shown.to_html(formatters=writers, float_format=_number, **look)
+    return f'<div class="book-table-box" tabindex="0">{body}</div>'
+
+
+def _once(frame):
+    """The frame with the words of its first columns left out where they, and all to their left, are those above."""
+    shown, same = frame.copy(), pd.Series(True, index=frame.index)
+    for column in frame:
+        if pd.api.types.is_numeric_dtype(frame[column]):
+            break
+        same &= frame[column].eq(frame[column].shift())
+        shown[column] = frame[column].astype(object).mask(same, "")
+    return shown
+
+
+def _heading(column):
+    return HEADINGS.get(column) or str(column).replace("_", " ")
+
+
+def _writer(form):
+    return lambda value: "" if value != value else format(value, form)
+
+
+def _number(value):
+    return format(value, ",.0f" if abs(value) >= 1e4 and value == value else ".4g")

@@ -6,7 +6,7 @@ import time
 import numpy as np
 
 from lib.run import machine
-from lib.run.tasks import setup, theory
+from lib.study import setup, theory
 from tests.bench import row
 
 

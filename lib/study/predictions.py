@@ -1,7 +1,7 @@
 """What checkpoints show of what chapter 8 predicts: from the head and the norms where that is enough, else the model.
 
-    python -m lib.run.tasks.predictions           heads, norms, queries and key biases: predicted against found
-    python -m lib.run.tasks.predictions --whole   whole models too
+    python -m lib.study.predictions           heads, norms, queries and key biases: predicted against found
+    python -m lib.study.predictions --whole   whole models too
 
 The parts of 70M are 53 MB a checkpoint, of which the head is 52; every part is fetched once.
 """

@@ -9,7 +9,7 @@ from functools import lru_cache
 import numpy as np
 import pandas as pd
 
-from lib.run.tasks.heads import initial, prepared
+from lib.study.heads import initial, prepared
 from lib.train import heads
 
 STOP = 4  # windows at the end of the kept states, on which curves and rates are judged

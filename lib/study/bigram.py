@@ -5,7 +5,7 @@ from dataclasses import asdict
 import numpy as np
 import pandas as pd
 
-from lib.run.tasks.arms import word
+from lib.study.arms import word
 from lib.train import bigram, suite
 
 QUANTITIES = ["gap", "offset", "anisotropy", "entropy", "entropy_centred", "ratio", "delta"]
@@ -41,18 +41,37 @@ def trained(
     A row for each arm, seed and step: arm, kappa, seed, step, loss (nats, from float64) and what
     `lib.train.bigram.measured` gives. Raises ValueError where the text has too few contexts.
     """
-    ids = np.load(suite.text(profile, vocabulary) / "train.npy")
-    text = bigram.bigrams(ids, contexts, vocabulary)
-    known = arms(powers)
-    runs = [bigram.Run(**about, seed=seed) for about in known.values() for seed in range(seeds)]
-    frame = pd.DataFrame(bigram.train(runs, text, width, updates, rate, evaluations))
-    labels = [label for label in known for _ in range(seeds)]
-    about = pd.DataFrame([asdict(run) for run in runs])[["kappa", "seed"]].assign(arm=labels)
-    frame = about.loc[frame.pop("run")].reset_index(drop=True).join(frame)
-    return frame.assign(loss=frame.gap + text.entropy)[["arm", "kappa", "seed", "step", "loss", *QUANTITIES]]
+    return _trained(arms(powers), profile, vocabulary, contexts, width, updates, rate, seeds, evaluations)
+
+
+def twins(
+    profile: str,
+    vocabulary: int,
+    contexts: int,
+    width: int,
+    updates: int,
+    rate: float,
+    power: int,
+    seeds: int,
+    evaluations: int,
+) -> pd.DataFrame:
+    """As `trained`, of two arms: float32, and fp16 at kappa 2^power."""
+    known = {name: arm for name, arm in arms([power]).items() if name in (CONTROL, f"fp16, {word(2.0**power)}")}
+    return _trained(known, profile, vocabulary, contexts, width, updates, rate, seeds, evaluations)
 
 
 def plain(frame: pd.DataFrame) -> pd.DataFrame:
     """Those of several learning rates in fp16 without a cure: rate, power (log2 of kappa), step, gap, offset."""
     fp16 = frame[frame.arm.str.fullmatch(r"fp16, [^,]*") & (frame.step > 0)]
     return fp16.assign(power=np.log2(fp16.kappa).round().astype(int))[["rate", "power", "step", "gap", "offset"]]
+
+
+def _trained(known, profile, vocabulary, contexts, width, updates, rate, seeds, evaluations):
+    ids = np.load(suite.text(profile, vocabulary) / "train.npy")
+    text = bigram.bigrams(ids, contexts, vocabulary)
+    runs = [bigram.Run(**about, seed=seed) for about in known.values() for seed in range(seeds)]
+    frame = pd.DataFrame(bigram.train(runs, text, width, updates, rate, evaluations))
+    labels = [label for label in known for _ in range(seeds)]
+    about = pd.DataFrame([asdict(run) for run in runs])[["kappa", "seed"]].assign(arm=labels)
+    frame = about.loc[frame.pop("run")].reset_index(drop=True).join(frame)
+    return frame.assign(loss=frame.gap + text.entropy)[["arm", "kappa", "seed", "step", "loss", *QUANTITIES]]

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from lib.data import checkpoints
 from lib.measure import spectra
 from lib.measure.saturation import saturation
-from lib.run.tasks import heads
-from lib.run.tasks.rounding import gradient
+from lib.study import heads
+from lib.study.rounding import gradient
 from lib.train import loop, suite
 
 ROWS = 256  # positions whose logits are held at once

@@ -7,7 +7,7 @@ from scipy import stats
 from lib.data import public
 from lib.measure import saturation as detector
 from lib.measure.onset import leaves
-from lib.run.tasks.saturation import detect
+from lib.study.saturation import detect
 
 WINDOW = 4000  # steps: the smallest distance at which an onset is known, two windows of the public logs
 LATE = 1000  # step from which perplexities count: before it the models know nothing

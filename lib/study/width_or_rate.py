@@ -5,7 +5,7 @@ import pandas as pd
 
 from lib.data import public
 from lib.measure import separation
-from lib.run.tasks import public as runs_of
+from lib.study import public as runs_of
 
 WINDOWS = 3  # of 2,000 steps, whose mean is a point of a training loss
 EARLY = 1000  # step from which perplexities count

@@ -1,12 +1,12 @@
 """Hyper-parameters as tables: the paper's beside ours, every chapter's parameters, every run of the suite."""
 
+import ast
 import tomllib
 from functools import partial
 from pathlib import Path
 
 import jupytext
 import pandas as pd
-from papermill.translators import PythonTranslator
 
 from lib.data import paper
 from lib.run import chapter
@@ -39,16 +39,9 @@ def parameters() -> pd.DataFrame:
     for path in chapter.chapters():
         tagged = [c for c in jupytext.read(path).cells if "parameters" in c.metadata.get("tags", [])]
         other = {profile: chapter.overrides(profile, path.stem) for profile in ("smoke", "paper")}
-        for found in PythonTranslator.inspect(tagged[0]) if tagged else []:
-            rows.append(
-                [
-                    path.stem,
-                    found.name,
-                    found.default,
-                    *(str(other[profile].get(found.name, "")) for profile in other),
-                    found.help,
-                ]
-            )
+        for name, value, meaning in _cell(tagged[0].source) if tagged else []:
+            overridden = (str(other[profile].get(name, "")) for profile in other)
+            rows.append([path.stem, name, value, *overridden, meaning])
     return pd.DataFrame(rows, columns=["chapter", "parameter", "laptop", "smoke", "paper", "meaning"])
 
 
@@ -90,3 +83,12 @@ def _text(value):
         if isinstance(value, float)
         else str(value)
     )
+
+
+def _cell(source):
+    """Name, value and comment of each annotated assignment, all as written."""
+    lines = source.splitlines()
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.AnnAssign):
+            comment = lines[node.end_lineno - 1][node.end_col_offset :].strip().removeprefix("#").strip()
+            yield node.target.id, ast.get_source_segment(source, node.value), comment

@@ -9,7 +9,7 @@ from scipy.optimize import brentq
 
 from lib.data import public
 from lib.measure import drift
-from lib.run.tasks import heads
+from lib.study import heads
 from lib.train import precision
 
 DECAY = 0.1  # of the head; biases have none

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from lib.measure import offsets
-from lib.run.tasks import heads
+from lib.study import heads
 from lib.train import precision
 
 FORMATS = {name: precision.FORMATS[precision.named(name)][0] for name in ("fp16", "bf16")}  # bits of mantissa

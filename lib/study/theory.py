@@ -10,7 +10,7 @@ from threadpoolctl import threadpool_limits
 
 from lib.measure import bounds
 from lib.measure.softmax_problem import best_head, draw, gradient, loss, losses, optimum
-from lib.run.tasks.heads import Material
+from lib.study.heads import Material
 
 SIZES = dict(vocabulary=12, width=12, contexts=200)
 one_thread = threadpool_limits.wrap(limits=1)  # on 12 x 12 matrices a second one only waits

@@ -9,7 +9,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedTokenizerFast
 
-from lib.run import harness
+from lib.study import evaluation
 
 TEXTS = [
     "The bagpipe is a woodwind instrument. Its reeds are fed from a bag of air, and it is heard in many lands.",
@@ -66,20 +66,20 @@ def test_word_perplexity_equals_a_direct_computation(model, tokenizer):
             first = max(0, end - length)
             total += float(log_likelihoods(model, ids[first : end + 1])[start - first :].sum())
         words += len(re.split(r"\s+", text))
-    items = harness.evaluate(model, tokenizer, {"wiki": harness.pages(TEXTS)})
+    items = evaluation.evaluate(model, tokenizer, {"wiki": evaluation.pages(TEXTS)})
     direct = math.exp(-total / words)
-    assert harness.score("word_perplexity", items.value, items.words) == pytest.approx(direct, rel=1e-6)
+    assert evaluation.score("word_perplexity", items.value, items.words) == pytest.approx(direct, rel=1e-6)
 
 
 def test_last_word_is_scored_given_the_rest(model, tokenizer):
     text = TEXTS[0][:37]
-    items = harness.evaluate(model, tokenizer, {"last": harness.last_words([text])})
+    items = evaluation.evaluate(model, tokenizer, {"last": evaluation.last_words([text])})
     context, word = text.rsplit(" ", 1)
     start, end = tokenizer.encode(context), tokenizer.encode(" " + word)
     direct = float(log_likelihoods(model, start + end)[-len(end) :].sum())
     value = items.set_index("metric").value["perplexity"]
     assert value == pytest.approx(direct, rel=1e-6)
-    assert harness.score("perplexity", [value], [1]) == pytest.approx(math.exp(-direct), rel=1e-6)
+    assert evaluation.score("perplexity", [value], [1]) == pytest.approx(math.exp(-direct), rel=1e-6)
 
 
 def test_choice_is_the_likelier_continuation(model, tokenizer):
@@ -90,7 +90,7 @@ def test_choice_is_the_likelier_continuation(model, tokenizer):
         for end in (tokenizer.encode(" " + option) for option in options)
     ]
     rows = [{"question": question, "choices": options, "answer": answer} for answer in (0, 1)]
-    items = harness.evaluate(model, tokenizer, {"which": harness.choices(rows)})
+    items = evaluation.evaluate(model, tokenizer, {"which": evaluation.choices(rows)})
     assert items[items.metric == "acc"].value.tolist() == [float(np.argmax(likelihoods) == answer) for answer in (0, 1)]
 
 
@@ -100,13 +100,13 @@ ODD = ["[1, 2, 3]", "12", "{{ page }} and {% x %}", "['a']", "None", "1e5", '"qu
 @pytest.mark.parametrize("text", ODD)
 def test_text_stays_text_whatever_it_looks_like(model, tokenizer, text):
     """Against the same computation by hand: nothing is parsed, filled in or trimmed."""
-    items = harness.evaluate(
+    items = evaluation.evaluate(
         model,
         tokenizer,
         {
-            "page": harness.pages([text]),
-            "last": harness.last_words([f"{text} {text.split(' ')[-1]}"]),
-            "which": harness.choices([{"question": text, "choices": [text, "a river"], "answer": 0}]),
+            "page": evaluation.pages([text]),
+            "last": evaluation.last_words([f"{text} {text.split(' ')[-1]}"]),
+            "which": evaluation.choices([{"question": text, "choices": [text, "a river"], "answer": 0}]),
         },
     )
     ids = [tokenizer.eos_token_id, *tokenizer.encode(text)]
@@ -125,39 +125,39 @@ def test_text_stays_text_whatever_it_looks_like(model, tokenizer, text):
 
 def test_what_is_no_item_is_refused_in_one_sentence():
     good = {"question": "The river", "choices": ["runs", "sleeps"], "answer": 1}
-    for make in (harness.pages, harness.last_words, harness.choices):
+    for make in (evaluation.pages, evaluation.last_words, evaluation.choices):
         with pytest.raises(ValueError, match="no items"):
             make([])
-    for make, given in ((harness.pages, "hello there"), (harness.last_words, "hello there")):
+    for make, given in ((evaluation.pages, "hello there"), (evaluation.last_words, "hello there")):
         with pytest.raises(ValueError, match="is one text: expected a list"):
             make(given)
     with pytest.raises(ValueError, match="is one text: expected a list"):
-        harness.choices([good | {"choices": "ab"}])
+        evaluation.choices([good | {"choices": "ab"}])
     for texts in ([""], ["  \n"], [None], [3]):
         with pytest.raises(ValueError, match="expected text that is not empty"):
-            harness.pages(texts)
+            evaluation.pages(texts)
     for text in ("word", " word ", "word  "):
         with pytest.raises(ValueError, match="has one word"):
-            harness.last_words([text])
+            evaluation.last_words([text])
     for answer in (2, -1, "1", 0.5, True, np.True_, None):
         with pytest.raises(ValueError, match="expected the index of one of 2 choices"):
-            harness.choices([good | {"answer": answer}])
+            evaluation.choices([good | {"answer": answer}])
     with pytest.raises(ValueError, match="index of one of 0 choices"):
-        harness.choices([good | {"choices": []}])
+        evaluation.choices([good | {"choices": []}])
     with pytest.raises(ValueError, match="a choice of item 0 is ''"):
-        harness.choices([good | {"choices": ["runs", ""]}])
+        evaluation.choices([good | {"choices": ["runs", ""]}])
     with pytest.raises(ValueError, match="item 1 has no answer"):
-        harness.choices([good, {"question": "q", "choices": ["a"]}])
+        evaluation.choices([good, {"question": "q", "choices": ["a"]}])
 
 
 def test_is_silent_and_leaves_the_model_as_it_was(model, tokenizer, capfd):
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    harness.evaluate(model, tokenizer, {"wiki": harness.pages(TEXTS[2:])})
+    evaluation.evaluate(model, tokenizer, {"wiki": evaluation.pages(TEXTS[2:])})
     assert capfd.readouterr().err == ""
     assert all((value == before[name]).all() for name, value in model.state_dict().items())
 
 
 def test_passages_end_at_a_sentence_within_the_words():
     text = "One two three four. Five six seven. Eight nine ten eleven twelve."
-    assert harness.passages([text], 8) == ["One two three four. Five six seven"]
-    assert harness.passages(["No end in sight of these words at all"], 6) == []
+    assert evaluation.passages([text], 8) == ["One two three four. Five six seven"]
+    assert evaluation.passages(["No end in sight of these words at all"], 6) == []

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from lib.run import sweep
-from lib.run.tasks.arms import word
+from lib.study.arms import word
 from lib.train import suite, trial
 
 FIELDS = {field.name: field.default for field in dataclasses.fields(trial.Trial)}

@@ -10,7 +10,7 @@ import pandas as pd
 
 from lib.measure import separation
 from lib.run import kept, sweep
-from lib.run.tasks import trials
+from lib.study import trials
 from lib.train import trial
 
 CONTROL, TURNED = "float32", "fp16"
@@ -31,6 +31,16 @@ ARMS = {
     "fp16, logits in bf16": COARSE | {"logits": "bf16"},
     "attention": ATTENTION,
     "head and attention": COARSE | ATTENTION,
+    "fp16, decay on gains": COARSE | {"decayed": "gains"},
+    "fp16, decay on biases": COARSE | {"decayed": "biases"},
+    "head and attention, no key bias": COARSE | ATTENTION | {"key_bias": False},
+}
+RIVALS = {  # in float32, but for the last
+    "sequential blocks": {"parallel": False},
+    "no decay": {"decay": 0.0},
+    "ten times the decay": {"decay": 1.0},
+    "a quarter of the batch": {"tokens_per_step": 512},
+    "fp16, sequential blocks": COARSE | {"parallel": False},
 }
 NAMES = {  # in prose
     "control": CONTROL,
@@ -46,6 +56,9 @@ NAMES = {  # in prose
     "coarse": "fp16, logits in bf16",
     "attention": "attention",
     "both": "head and attention",
+    "gains": "fp16, decay on gains",
+    "biases": "fp16, decay on biases",
+    "keyless": "head and attention, no key bias",
 }
 SEEDS = range(4)
 STEPS = {"steps": 1200, "schedule": "constant", "evaluations": 24, "validation_tokens": 4096}  # of every run
@@ -55,7 +68,12 @@ CROSSED = {"width": [8, 16, 32], "learning_rate": [3e-3, 1e-2], "kappa": [2.0**-
 
 def grid(names: Iterable[str] = ARMS) -> list[dict]:
     """Points of some arms, seed by seed, so that a plan that was stopped has whole seeds."""
-    return [{"seed": seed, **STEPS, **ARMS[name]} for seed in SEEDS for name in names]
+    return [{"seed": seed, **STEPS, **(ARMS | RIVALS)[name]} for seed in SEEDS for name in names]
+
+
+def rivals() -> list[dict]:
+    """Points of the other explanations: the layout of blocks, decay, the batch."""
+    return grid(RIVALS)
 
 
 def runs(*names: str) -> pd.DataFrame:

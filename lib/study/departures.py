@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from lib.data import public
-from lib.run.tasks import causes_public
+from lib.study import causes_public
 from lib.train import loop
 
 SMOOTH = 5  # windows of 500 steps whose median is taken

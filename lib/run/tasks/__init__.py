@@ -1,1 +1,0 @@
-"""What chapters hand to `records.recall` and `sweep.run`: functions that load, compute and return a data frame."""
