@@ -77,7 +77,7 @@ def lost(address: str, corpus: str, tokens: int, powers: list[int], context: int
             found.append(pd.DataFrame(dict(zip(("delta", "tail", "flushed"), parts, strict=True))).assign(power=power))
     rows = []
     for power, frame in pd.concat(found).groupby("power", sort=False):
-        delta, reach = _mean(torch.from_numpy(frame.delta.to_numpy()), context)
+        delta, reach = _mean(torch.tensor(frame.delta.to_numpy()), context)
         ends = {"kappa": 2.0**power, "delta": delta, "low": delta - reach, "high": delta + reach}
         rows.append(ends | frame[["tail", "flushed"]].mean().to_dict())
     return pd.DataFrame(rows)
