@@ -2,6 +2,9 @@
 
 import re
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import jupytext
 import pytest
@@ -26,6 +29,17 @@ def test_cells_are_one_thought_and_fit_their_column(path):
         wide = [line for line in lines if len(line) > COLUMNS]
         assert not wide, f"wider than {COLUMNS} columns: {wide}"
         assert len(lines) <= LINES, f"{len(lines)} lines, split it: {lines[0]}"
+
+
+def test_cells_have_the_form_that_ruff_gives(tmp_path):
+    for path in chapter.chapters():
+        for number, cell in enumerate(jupytext.read(path).cells):
+            if cell.cell_type == "code" and "parameters" not in cell.metadata.get("tags", []):
+                (tmp_path / f"{path.stem}_{number}.py").write_text(cell.source + "\n")
+    asked = ["--diff", "--no-cache", "--line-length", str(COLUMNS), "--config", "format.skip-magic-trailing-comma=true"]
+    command = [Path(sys.executable).with_name("ruff"), "format", *asked, tmp_path]
+    ruff = subprocess.run(command, capture_output=True, text=True)
+    assert ruff.returncode == 0, ruff.stdout + ruff.stderr
 
 
 def test_a_chapter_opened_and_saved_in_jupyter_is_unchanged(tmp_path):

@@ -12,6 +12,17 @@ from sphinx.util.docutils import SphinxDirective
 
 from lib.show import notebooks
 
+FIGURES = {  # where a claim is seen
+    "C1": "fig-saturation-seeds",
+    "C2": "fig-saturation-own",
+    "C4": "fig-families",
+    "C5": "fig-along",
+    "C6": "fig-entropy",
+    "C7": "fig-rank-cost",
+    "C8": "fig-ngram-curves",
+    "C9": "fig-theorem-53",
+    "C10": "fig-rank-werror",
+}
 CLAIMS = Path(__file__).parents[1] / "data" / "paper.json"
 COSTS = Path(__file__).parents[1] / "run" / "costs.toml"
 
@@ -54,7 +65,9 @@ def evidence(verdict):
     """The evidence of one verdict as MyST: source by source, then the control, then the chapter."""
     lines = [f"*{escape(e['source'])}*, {e['numbers']}: {escape(e['text'])}" for e in verdict["evidence"]]
     lines += [f"*Control*: {escape(verdict['control'])}"] if verdict["control"] else []
-    lines += [f"{{doc}}`{verdict['chapter']}`"] if "chapter" in verdict else []
+    if "chapter" in verdict:
+        figure = f", {{numref}}`{FIGURES[verdict['claim']]}`" if verdict["claim"] in FIGURES else ""
+        lines.append(f"{{doc}}`{verdict['chapter']}`{figure}")
     return "<br>".join(lines)
 
 

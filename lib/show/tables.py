@@ -3,6 +3,7 @@
 Headings are in words: `headings.toml` says how a column is called, with its unit; other underscores become spaces.
 """
 
+import html
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,11 +44,25 @@ def table(frame: pd.DataFrame, digits: dict | None = None) -> Table:
 
 
 def _html(frame, writers):
-    shown = _once(frame).rename(columns=_heading)
-    writers = {_heading(column): writer for column, writer in writers.items()}
-    look = {"index": False, "border": 0, "classes": "book-table", "na_rep": ""}
-    body = shown.to_html(formatters=writers, float_format=_number, **look)
-    return f'<div class="book-table-box" tabindex="0">{body}</div>'
+    shown = _once(frame)
+    words = [not pd.api.types.is_numeric_dtype(frame[column]) for column in frame]
+    head = "".join(f'<th scope="col">{html.escape(_heading(column))}</th>' for column in frame)
+    rows = ""
+    for row in shown.itertuples(index=False, name=None):
+        cells = zip(frame, words, row, strict=True)
+        rows += "<tr>" + "".join(_cell(value, writers.get(column), word) for column, word, value in cells) + "</tr>"
+    table = f'<table class="book-table"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
+    return f'<div class="book-table-box" tabindex="0">{table}</div>'
+
+
+def _cell(value, writer, word):
+    if pd.api.types.is_scalar(value) and pd.isna(value):
+        text = ""
+    elif writer:
+        text = writer(value)
+    else:
+        text = _number(value) if pd.api.types.is_float(value) else str(value)
+    return f'<td class="word">{html.escape(text)}</td>' if word else f"<td>{text}</td>"
 
 
 def _once(frame):
@@ -66,8 +81,8 @@ def _heading(column):
 
 
 def _writer(form):
-    return lambda value: "" if value != value else format(value, form)
+    return lambda value: format(value, form)
 
 
 def _number(value):
-    return format(value, ",.0f" if abs(value) >= 1e4 and value == value else ".4g")
+    return format(value, ",.0f" if abs(value) >= 1e4 else ".4g")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from lib.train import loop
 from lib.train.bigram import factor
 
 
@@ -38,6 +39,7 @@ def language(rank: int, contexts: int, vocabulary: int, spread: float, zipf: flo
     return Language(log_p, float(-(log_p.exp() * log_p).sum(1).mean()))
 
 
+@loop.fast()
 def train(learned: Language, width: int, updates: int, seeds: int, rate: float, evaluations: int = 40) -> list[dict]:
     """Train heads of a width from several seeds, and measure each at evenly spaced updates, first and last included.
 

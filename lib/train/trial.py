@@ -29,6 +29,17 @@ CHOICES = {
     "decayed": tuple(DECAYED),
     "centred": ("never", "after", "inside"),
 }
+RANGES = {  # names, what is asked of each of them, in words
+    ("width", "layers", "heads", "vocabulary", "context", "steps", "evaluations", "patience", "workers"): (
+        lambda value: value >= 1,
+        "1 or more",
+    ),
+    ("learning_rate", "epsilon"): (lambda value: 0 < value < math.inf, "more than 0, and finite"),
+    ("clip",): (lambda value: value > 0, "more than 0; inf does not clip"),
+    ("seed", "decay", "mu_loss", "z_loss"): (lambda value: 0 <= value < math.inf, "0 or more, and finite"),
+    ("warmup", "floor"): (lambda value: 0 <= value <= 1, "0 to 1"),
+    ("beta1", "beta2"): (lambda value: 0 <= value < 1, "0 or more, and less than 1"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,15 +93,16 @@ class Trial:
         for name, known in CHOICES.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} is {getattr(self, name)!r}: expected one of {', '.join(known)}.")
-        if self.width % self.heads or self.width < 1:
+        for names, (allowed, words) in RANGES.items():
+            for name in names:
+                if not allowed(getattr(self, name)):
+                    raise ValueError(f"{name} is {getattr(self, name)}: expected {words}.")
+        if self.width % self.heads:
             raise ValueError(f"width {self.width} is not divided by {self.heads} heads: choose a multiple.")
         if self.tokens_per_step % self.context or self.tokens_per_step & (self.tokens_per_step - 1):
             raise ValueError(
                 f"tokens_per_step is {self.tokens_per_step}: expected a power of two and a multiple of {self.context}."
             )
-        for name in ("layers", "steps", "evaluations", "learning_rate", "clip", "patience", "workers"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)}: expected more than 0.")
         if self.validation_tokens < self.context:
             raise ValueError(f"validation_tokens is {self.validation_tokens}: expected at least {self.context}.")
 
