@@ -19,7 +19,7 @@ FLAGS = (
 THEIRS = {"label-content-name-mismatch", "region", "empty-table-header"}
 # axe would fetch the imports of style sheets from addresses that it resolves against the page.
 AXE = {"preload": False}
-VIEWS = [(1400, 1000, "light"), (390, 844, "dark")]
+VIEWS = [(1280, 900, "light"), (390, 844, "dark")]
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +70,12 @@ def open_page(context, address, messages):
     return page
 
 
+WIDE = (
+    "() => [...document.querySelectorAll('pre, .book-table-box, .table-box, .vl-chart')]"
+    ".filter(box => box.scrollWidth > box.clientWidth + 1).map(box => box.textContent.slice(0, 80))"
+)
+
+
 @pytest.mark.parametrize(("width", "height", "scheme"), VIEWS)
 def test_pages_live(browser, server, names, width, height, scheme):
     context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
@@ -84,6 +90,9 @@ def test_pages_live(browser, server, names, width, height, scheme):
             " overflow: document.documentElement.scrollWidth - innerWidth,"
             " theme: document.documentElement.dataset.theme})"
         )
+        if width >= 1280:
+            page.evaluate("document.querySelectorAll('details').forEach(fold => { fold.open = true; })")
+            messages += [f"scrolls aside: {text}" for text in page.evaluate(WIDE)]
         if state["errors"] or state["overflow"] > 0 or state["theme"] != scheme:
             messages.append(f"page: {state}")
         for violation in Axe().run(page, options=AXE).response["violations"]:
