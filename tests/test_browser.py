@@ -90,15 +90,15 @@ def test_pages_live(browser, server, names, width, height, scheme):
             " overflow: document.documentElement.scrollWidth - innerWidth,"
             " theme: document.documentElement.dataset.theme})"
         )
-        if width >= 1280:
-            page.evaluate("document.querySelectorAll('details').forEach(fold => { fold.open = true; })")
-            messages += [f"scrolls aside: {text}" for text in page.evaluate(WIDE)]
         if state["errors"] or state["overflow"] > 0 or state["theme"] != scheme:
             messages.append(f"page: {state}")
         for violation in Axe().run(page, options=AXE).response["violations"]:
             if violation["impact"] in ("critical", "serious") and violation["id"] not in THEIRS:
                 where = [node["html"][:160] for node in violation["nodes"][:3]]
                 messages.append(f"axe: {violation['id']} {where}")
+        if width >= 1280:
+            page.evaluate("document.querySelectorAll('details').forEach(fold => { fold.open = true; })")
+            messages += [f"scrolls aside: {text}" for text in page.evaluate(WIDE)]
         wrong += [(name, message) for message in messages]
         page.close()
     assert wrong == []
