@@ -25,6 +25,7 @@ def plans(tmp_path, monkeypatch):
         (tmp_path / name).mkdir()
     (tmp_path / "plans" / "toy.yml").write_text(PLAN.format(folder=tmp_path / "marks"))
     monkeypatch.setattr(kept, "FOLDER", tmp_path / "plans")
+    monkeypatch.setattr(records, "_used", {})  # by earlier tests of this process
     kept.make("toy")
     return tmp_path / "plans"
 
