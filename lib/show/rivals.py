@@ -16,7 +16,7 @@ def knees(frame: pd.DataFrame) -> alt.Chart:
             alt.X("beyond:O", title="width - rank").axis(labelAngle=0),
             alt.Y("gap:Q", title="gap (nats)").scale(type="log").axis(format=".0e"),
             alt.Color("rank:N"),
-            alt.StrokeDash("language:N", title="spread/Zipf"),
+            alt.StrokeDash("language:N", title="spread/Zipf").legend(symbolType="stroke", symbolSize=300),
         )
         .properties(description="Gap of float32 heads to the entropy of a language of known rank, against width.")
     )
