@@ -19,6 +19,9 @@ INK = "currentColor"  # the page's text colour, so that one SVG serves light and
 PALETTE = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999933", "#882255"]
 SOURCES = ["this book", "paper"]
 
+# Legends whose symbols are lines.
+STROKES = {"symbolType": "stroke", "symbolSize": 300, "symbolStrokeColor": INK, "symbolFillColor": "transparent"}
+
 # The paper's own curves, wherever they stand beside ours: dashed.
 SOURCE_DASH = alt.StrokeDash("source:N", title=None, scale=alt.Scale(domain=SOURCES, range=[[1, 0], [5, 4]]))
 

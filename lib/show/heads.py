@@ -11,8 +11,7 @@ STARTS = {"trained": "from the real head", "scaled": "from a random draw"}
 ARMS = [*CUT, *STARTS.values(), *MODELS.values()]
 COLOURS = dict(zip(ARMS, [*charts.PALETTE[:6], "#777777", "#999999", "#bbbbbb"], strict=True))
 RANKS = [2**power for power in range(4, 13)]
-STROKES = {"symbolType": "stroke", "symbolSize": 300, "symbolStrokeColor": charts.INK, "symbolFillColor": "transparent"}
-DASH = charts.SOURCE_DASH.legend(**STROKES)
+DASH = charts.SOURCE_DASH.legend(**charts.STROKES)
 NATS = "nats per token"
 
 
@@ -81,7 +80,7 @@ def along_training(curves: pd.DataFrame, lengths: pd.DataFrame, further: pd.Data
     """
     ranks = [str(rank) for rank in sorted(lengths["rank"].unique())]
     rank = alt.Color("rank:N", title="rank", sort=ranks).legend(symbolType="stroke", symbolSize=300, symbolOpacity=1)
-    arm = alt.StrokeDash("arm:N", title=None, sort=list(STARTS.values())).legend(columns=1, **STROKES)
+    arm = alt.StrokeDash("arm:N", title=None, sort=list(STARTS.values())).legend(columns=1, **charts.STROKES)
     y = alt.Y("loss:Q", title=NATS).scale(zero=False)
     within = (
         alt.Chart(curves, title="within the longest run")

@@ -7,9 +7,7 @@ from lib.show import charts
 
 X = alt.X("rank:Q", title="dimensions d")
 Y = alt.Y("w_error:Q", title="W-error")
-DASH = charts.SOURCE_DASH.legend(
-    symbolType="stroke", symbolSize=300, symbolStrokeColor=charts.INK, symbolFillColor="transparent"
-)
+DASH = charts.SOURCE_DASH.legend(**charts.STROKES)
 
 
 def w_errors(curves: pd.DataFrame, corpora: list[str], panels: list[str]) -> alt.FacetChart:

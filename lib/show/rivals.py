@@ -3,6 +3,8 @@
 import altair as alt
 import pandas as pd
 
+from lib.show import charts
+
 
 def knees(frame: pd.DataFrame) -> alt.Chart:
     """Gap at the end against width less rank, a line for each language; frame: a grid of `known_rank.heads`."""
@@ -16,14 +18,14 @@ def knees(frame: pd.DataFrame) -> alt.Chart:
             alt.X("beyond:O", title="width - rank").axis(labelAngle=0),
             alt.Y("gap:Q", title="gap (nats)").scale(type="log").axis(format=".0e"),
             alt.Color("rank:N"),
-            alt.StrokeDash("language:N", title="spread/Zipf").legend(symbolType="stroke", symbolSize=300),
+            alt.StrokeDash("language:N", title="spread/Zipf").legend(**charts.STROKES),
         )
         .properties(description="Gap of float32 heads to the entropy of a language of known rank, against width.")
     )
 
 
 def again(frame: pd.DataFrame) -> alt.Chart:
-    """Singular entropy along training, a panel for each view; frame: `late.spectra_along` of several runs."""
+    """Singular entropy along training, a panel for each view; frame: `rivals.spectra_along` of several runs."""
     return (
         alt.Chart(frame[frame.step >= 64])
         .mark_line()

@@ -35,31 +35,31 @@ def table(frame: pd.DataFrame, digits: dict | None = None) -> Table:
     unknown = set(digits) - set(frame.columns)
     if unknown:
         raise ValueError(f"no such column: {', '.join(map(str, sorted(unknown)))}; there are {list(frame.columns)}")
-    writers = {c: _writer(f".{d}f" if isinstance(d, int) else d) for c, d in digits.items()}
+    forms = {c: f".{d}f" if isinstance(d, int) else d for c, d in digits.items()}
     parts = [frame] if len(frame) < FOLDED else [frame[:SHOWN], frame[SHOWN:]]
-    markup = _html(parts[0], writers)
+    markup = _html(parts[0], forms)
     if len(parts) > 1:
-        markup += f"<details><summary>{len(parts[1])} rows more</summary>{_html(parts[1], writers)}</details>"
+        markup += f"<details><summary>{len(parts[1])} rows more</summary>{_html(parts[1], forms)}</details>"
     return Table(markup, frame.to_csv(index=False))
 
 
-def _html(frame, writers):
+def _html(frame, forms):
     shown = _once(frame)
     words = [not pd.api.types.is_numeric_dtype(frame[column]) for column in frame]
     head = "".join(f'<th scope="col">{html.escape(_heading(column))}</th>' for column in frame)
     rows = ""
     for row in shown.itertuples(index=False, name=None):
         cells = zip(frame, words, row, strict=True)
-        rows += "<tr>" + "".join(_cell(value, writers.get(column), word) for column, word, value in cells) + "</tr>"
+        rows += "<tr>" + "".join(_cell(value, forms.get(column), word) for column, word, value in cells) + "</tr>"
     table = f'<table class="book-table"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
     return f'<div class="book-table-box" tabindex="0">{table}</div>'
 
 
-def _cell(value, writer, word):
+def _cell(value, form, word):
     if pd.api.types.is_scalar(value) and pd.isna(value):
         text = ""
-    elif writer:
-        text = writer(value)
+    elif form:
+        text = format(value, form)
     else:
         text = _number(value) if pd.api.types.is_float(value) else str(value)
     return f'<td class="word">{html.escape(text)}</td>' if word else f"<td>{text}</td>"
@@ -78,10 +78,6 @@ def _once(frame):
 
 def _heading(column):
     return HEADINGS.get(column) or str(column).replace("_", " ")
-
-
-def _writer(form):
-    return lambda value: format(value, form)
 
 
 def _number(value):

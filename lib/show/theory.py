@@ -7,9 +7,7 @@ import pandas as pd
 from lib.show import charts
 
 NATS = "nats per token"
-SAMPLE_DASH = alt.StrokeDash("sample:N", title=None, sort=["held out", "in sample"]).legend(
-    symbolType="stroke", symbolSize=300, symbolStrokeColor=charts.INK, symbolFillColor="transparent"
-)
+SAMPLE_DASH = alt.StrokeDash("sample:N", title=None, sort=["held out", "in sample"]).legend(**charts.STROKES)
 GAP = {
     "gap": "gap of the best head found",
     "truncated": "gap of the truncated head",

@@ -6,6 +6,7 @@ import pandas as pd
 from lib.train import known_rank
 
 SMALL = 0.05  # of the gap of width 1: what a head that is wide enough may leave
+RATE = 0.01  # peak of the learning rate
 FLOOR = 1e-9  # nats: gaps below it are rounding
 
 
@@ -18,7 +19,7 @@ def heads(
     """
     learned = known_rank.language(rank, contexts, vocabulary, spread, zipf)
     frames = [
-        pd.DataFrame(known_rank.train(learned, width, updates, seeds, 0.01)).assign(width=width)
+        pd.DataFrame(known_rank.train(learned, width, updates, seeds, RATE)).assign(width=width)
         for width in range(1, rank + 2)
     ]
     return pd.concat(frames, ignore_index=True).assign(entropy=learned.entropy)
