@@ -37,7 +37,8 @@ def test_counts_are_distributions_with_their_entropy(text):
 def test_in_float32_the_gradient_is_autograds(text):
     runs = [bigram.Run("float32", 1.0, seed) for seed in (0, 1)]
     models = bigram.Models(runs, *text.labels.shape, 4)
-    bigram.backward(models, runs, text)
+    for _ in range(2):  # a step keeps nothing of the one before
+        bigram.backward(models, runs, text)
     found = [parameter.grad.clone() for parameter in models.parameters()]
     logs = (models.states() @ models.heads.transpose(1, 2)).log_softmax(-1)
     wanted = torch.autograd.grad(-(text.shares[:, None] * text.labels * logs).sum(), list(models.parameters()))
@@ -50,6 +51,13 @@ def test_the_gradient_is_the_mean_over_labels_of_the_rounded_one(text, p, dtype,
     each = ((p[:, None] - torch.eye(64)) * kappa).to(getattr(torch, dtype)).float() / kappa  # (N, label, V)
     wanted = (text.labels[:, :, None] * each).sum(1)
     assert torch.allclose(bigram.expected_gradient_(p, text, bigram.Run(dtype, kappa, 0)), wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+def test_gradients_of_several_runs_at_once_are_those_of_each(text, p, balanced):
+    run, both = bigram.Run(*HALF, 0, balanced=balanced), torch.stack([p, p.roll(1, 0)])
+    apart = [bigram.expected_gradient_(one.clone(), text, run) for one in both]
+    assert torch.equal(bigram.expected_gradient_(both, text, run), torch.stack(apart))
 
 
 def test_rows_sum_to_zero_in_float32(text, p):
@@ -126,3 +134,22 @@ def test_the_interval_over_seeds_is_students():
     )
     table = arms.wide(arms.summary(frame, task.QUANTITIES)).set_index("arm")
     assert list(table.index) == list(task.arms([0, -12])) and table.gap["float32"] == pytest.approx(found.value)
+
+
+def test_the_cost_of_rounding_is_told_from_stairs_to_squares_and_its_jump_is_found():
+    offset = np.geomspace(300, 1900, 60)
+    for power, name in ((2 * np.floor(np.log2(offset)), "stairs"), (2 * np.log2(offset), "square")):
+        runs = [
+            pd.DataFrame({"arm": task.STORED, "seed": seed, "step": np.arange(60), "offset": offset, "gap": 0.0})
+            for seed in range(4)
+        ]
+        noise = np.random.default_rng(0).normal(size=(4, 60)) / 20
+        frame = pd.concat(
+            [run.assign(gap_fp16=2.0 ** (power - 25 + each)) for run, each in zip(runs, noise, strict=True)]
+        )
+        found = task.steps(task.seen(frame.assign(loss=1.0)), 50, 0)
+        assert (found["low"] > 0) if name == "stairs" else (found["high"] < 0)
+        assert found[name] < 0.06
+    jump = task.jump(task.seen(runs[0].assign(gap_fp16=np.where(offset > 1024, 0.04, 0.01), loss=1.0)))
+    assert jump["before"] == 0.01 and jump["after"] == 0.04 and jump["from"] < 1024 < jump["to"]
+    assert np.isnan(task.jump(task.seen(runs[0].assign(gap_fp16=0.01, loss=1.0)).head(3))["step"])

@@ -119,3 +119,31 @@ def test_kappa_is_a_power_of_two():
     for kappa in (0.0, 0.3, -1.0, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="expected a power of two"):
             precision.rounded(torch.ones(3), "fp16", kappa)
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+def test_expected_labels_are_the_mean_over_every_label(balanced):
+    generator = torch.Generator().manual_seed(4)
+    states, weight = torch.randn(3, 5, generator=generator), torch.randn(40, 5, generator=generator) * 2
+    shares = torch.rand(3, 40, generator=generator) ** 8
+    shares /= shares.sum(1, keepdim=True)
+    how = {"gradient": "fp16", "kappa": 2.0**-10, "balanced": balanced}
+
+    def gradients(targets):
+        ours = [part.clone().requires_grad_() for part in (states, weight)]
+        loss, delta = precision.head_loss(*ours, targets, **how)
+        loss.backward()
+        return [loss.detach(), delta, *(part.grad for part in ours)]
+
+    found = gradients(lambda part: shares[part])
+    wanted = [0.0, 0.0, torch.zeros_like(states), torch.zeros_like(weight)]
+    for row, label in np.ndindex(3, 40):  # of each position alone, the others left at a label whose part is taken away
+        targets = torch.zeros(3, dtype=torch.long)
+        targets[row] = label
+        rest = gradients(torch.zeros(3, dtype=torch.long))
+        for place, (one, zero) in enumerate(zip(gradients(targets), rest, strict=True)):
+            wanted[place] = wanted[place] + shares[row, label] * (one - zero)
+    for place, zero in enumerate(gradients(torch.zeros(3, dtype=torch.long))):
+        torch.testing.assert_close(found[place], wanted[place] + zero, atol=2e-6, rtol=1e-4)
+    with pytest.raises(ValueError, match="need drawn ones"):
+        precision.head_loss(states, weight, lambda part: shares[part], z_loss=1e-4)

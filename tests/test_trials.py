@@ -1,5 +1,6 @@
 """The training laboratory: the suite's own training by default, each change as it says, grids by name."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -10,7 +11,8 @@ import torch
 from lib.data.cache import ROOT
 from lib.measure import offsets
 from lib.study import arms, trials
-from lib.train import followed, loop, precision, trial
+from lib.train import followed, loop, precision, together, trial
+from lib.train.counted import counted
 
 SMALL = dict(width=8, layers=2, heads=2, vocabulary=64, context=16, tokens_per_step=128, steps=12, evaluations=3)
 SMALL |= dict(validation_tokens=256)
@@ -116,15 +118,15 @@ def test_the_mean_score_of_a_query_is_its_product_with_the_mean_key(stream):
 
 def test_underflow_pushes_the_mean_logit_up(stream):
     runs = [trial.Trial(**SMALL | {"steps": 120}, gradient=dtype, kappa=2.0**-20) for dtype in ("fp32", "fp16", "bf16")]
-    exact, fp16, bf16 = (trial.train(run, stream, stream[:400])[-1]["offset"] for run in runs)
+    exact, fp16, bf16 = (together.train([run], stream, stream[:400])[0][-1]["offset"] for run in runs)
     assert fp16 > exact + 1 and abs(bf16 - exact) < 0.1
 
 
 def test_a_run_again_is_the_same_and_another_order_is_another(stream):
     run = trial.Trial(**SMALL, gradient="fp16", stochastic=True, kappa=2.0**-8)
-    once, twice = (trial.train(run, stream, stream[:400]) for _ in range(2))
+    once, twice = (together.train([run], stream, stream[:400])[0] for _ in range(2))
     np.testing.assert_equal(once, twice)
-    other = trial.train(trial.Trial(**SMALL, order=5), stream, stream[:400])
+    other = together.train([trial.Trial(**SMALL, order=5)], stream, stream[:400])[0]
     assert other[0]["loss"] == once[0]["loss"] and other[-1]["loss"] != once[-1]["loss"]
 
 
@@ -154,9 +156,9 @@ def test_what_cannot_be_trained_is_refused_before_anything_is(settings, message)
 
 def test_a_text_that_is_too_short_is_refused(stream):
     with pytest.raises(ValueError, match="expected 128 for one step"):
-        trial.train(trial.Trial(**SMALL), stream[:100], stream[:400])
+        together.train([trial.Trial(**SMALL)], stream[:100], stream[:400])
     with pytest.raises(ValueError, match="expected 256"):
-        trial.train(trial.Trial(**SMALL), stream, stream[:100])
+        together.train([trial.Trial(**SMALL)], stream, stream[:100])
 
 
 def test_lists_make_a_grid_and_names_say_what_differs():
@@ -189,3 +191,26 @@ def test_arms_turn_only_beside_a_calm_control():
     assert arms.answers(called, "calm").set_index("arm").turns.to_dict() == {"calm": False, "turning": True}
     assert not arms.answers(called, "turning").turns.any()
     assert precision.named("fp16") == "float16"
+
+
+def test_counted_labels_are_the_counts_and_have_the_least_loss(stream):
+    source = counted(stream, 64)
+    row = torch.from_numpy(stream[:6].astype(np.int64))[None]
+    found = source.labels(row)(slice(1, 4))
+    for place, labels in enumerate(found, start=1):
+        one, two = (
+            np.bincount(stream[lag:][stream[:-lag] == token], minlength=64).astype(float)
+            for lag, token in ((1, stream[place]), (2, stream[place - 1]))
+        )
+        np.testing.assert_allclose(labels, (one / one.sum() + two / two.sum()) / 2, atol=1e-6)
+    torch.testing.assert_close(source.labels(row)(slice(0, 1))[0], source.one[stream[0]])
+    rows = together.train([trial.Trial(**SMALL, labels="expected")], stream, stream[:400])[0]
+    assert rows[0]["floor"] < rows[-1]["loss"] < rows[0]["loss"]
+
+
+def test_trials_trained_together_are_those_trained_apart(stream):
+    runs = [trial.Trial(**SMALL, gradient=dtype, labels="expected") for dtype in ("fp32", "fp16")]
+    both = together.train(runs, stream, stream[:400])
+    np.testing.assert_equal(both, [together.train([run], stream, stream[:400])[0] for run in runs])
+    with pytest.raises(ValueError, match="differ in steps"):
+        together.train([runs[0], dataclasses.replace(runs[0], steps=3)], stream, stream[:400])

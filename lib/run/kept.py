@@ -49,13 +49,15 @@ def run(function: Callable, grid: list[dict], /, **fixed) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
-def make(name: str, fresh: bool = False) -> list[Path]:
+def make(name: str, fresh: bool = False, device: str | None = None) -> list[Path]:
     """Carry out what a plan's folder does not answer yet, put it there, and remove what the plan no longer asks.
 
     Returns the folder's records, in the plan's order. fresh: what the folder answers is carried out again too.
-    Raises ValueError where there is no such plan, or it is none.
+    device: where it is carried out, which changes no question. Raises ValueError where there is no such plan, or it is
+    none.
     """
     function, grid, fixed = _plan(FOLDER / f"{name}.yml")
+    fixed |= {"device": device} if device else {}
     folder = FOLDER / name
     known = {} if fresh else _answers(folder.glob("*.record"))
     wanted = [call(function, point | fixed) for point in grid]
@@ -113,9 +115,10 @@ def main():
     parser = argparse.ArgumentParser(prog="python -m lib.run.kept", description=__doc__.split("\n")[0])
     parser.add_argument("name", help="of a plan in book/records")
     parser.add_argument("--fresh", action="store_true", help="carry out again what the plan's folder answers already")
+    parser.add_argument("--device", help="cuda: on a GPU, where the plan's function can; other than the plan's own")
     asked = parser.parse_args()
     try:
-        for path in make(asked.name, asked.fresh):
+        for path in make(asked.name, asked.fresh, asked.device):
             print(path.relative_to(ROOT))
     except (AttributeError, ImportError, OSError, sweep.SweepError, ValueError) as error:
         sys.exit(f"error: {error}")

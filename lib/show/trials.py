@@ -8,6 +8,7 @@ from lib.show import charts
 PANELS = {
     "loss": alt.Y("value:Q", title="loss, nats").scale(zero=False),
     "gap": alt.Y("value:Q", title="loss less entropy, nats").scale(type="log", nice=False),
+    "gap_fp16": alt.Y("value:Q", title="less entropy, in fp16, nats").scale(type="log", nice=False),
     "offset": alt.Y("value:Q", title="mean logit").scale(type="symlog", constant=10),
     "anisotropy": alt.Y("value:Q", title="anisotropy"),
     "entropy": alt.Y("value:Q", title="singular entropy, nats"),
@@ -69,6 +70,26 @@ def costs(frame: pd.DataFrame) -> alt.LayerChart:
     text = "Loss that rounding logits costs at an offset, in fp16 and bf16, measured and by the formula"
     points = base.mark_point(filled=True).transform_filter("datum.source=='measured'")
     return alt.layer(base.mark_line().encode(dash), points, description=text)
+
+
+def climbs(frame: pd.DataFrame, levels: pd.DataFrame) -> alt.VConcatChart:
+    """The mean logit along training, and below it what rounding costs, over dashed levels that fp16's spacing predicts.
+
+    Columns of the frame: arm, seed, step, offset, cost; of the levels: offset, cost.
+    """
+    arms = list(dict.fromkeys(frame.arm))
+    x = alt.X("step:Q", title="update").axis(format=",d")
+    colour = alt.Color("arm:N", title=None, sort=arms).scale(range=charts.PALETTE).legend(columns=2, symbolOpacity=1)
+    panels = []
+    for name, title in {"offset": "mean logit", "cost": "cost of rounding, nats"}.items():
+        shown, bounds = frame[frame[name] > 0], [float(levels[name].min()), float(levels[name].max())]
+        y = alt.Y(f"{name}:Q", title=title).scale(
+            type="log", base=2 if name == "offset" else 10, domain=bounds, clamp=True
+        )
+        lines = alt.Chart(shown).mark_line(opacity=0.7).encode(x, y, colour, detail="seed:N")
+        rules = alt.Chart(levels).mark_rule(strokeDash=[4, 4], opacity=0.6).encode(y)
+        panels.append((rules + lines).properties(width=480, height=190))
+    return alt.vconcat(*panels, description=f"Mean logit and cost of rounding along training: {'; '.join(arms)}")
 
 
 def sliders(frame: pd.DataFrame) -> alt.VConcatChart:

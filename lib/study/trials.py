@@ -9,6 +9,7 @@ import pandas as pd
 from lib.run import sweep
 from lib.study.arms import word
 from lib.train import suite, trial
+from lib.train.together import train
 
 FIELDS = {field.name: field.default for field in dataclasses.fields(trial.Trial)}
 QUANTITIES = [
@@ -35,7 +36,23 @@ def trained(text: str, **settings) -> pd.DataFrame:
     run = trial.Trial(**settings)
     folder = suite.text(text, run.vocabulary)
     streams = (np.load(folder / f"{part}.npy", mmap_mode="r") for part in ("train", "validation"))
-    return pd.DataFrame(trial.train(run, *streams))
+    return pd.DataFrame(train([run], *streams)[0])
+
+
+def together(text: str, runs: list[dict], device: str = "cpu") -> pd.DataFrame:
+    """As `trained`, of several runs side by side, each with settings of its own; columns arm and seed name them.
+
+    On a GPU they run at the same time. Raises ValueError for settings that can't be, or that runs have to share.
+    """
+    for settings in runs:
+        _known(settings)
+    runs = [{name: settings.get(name, FIELDS[name]) for one in runs for name in one} for settings in runs]
+    trials = [trial.Trial(**settings) for settings in runs]
+    folder = suite.text(text, trials[0].vocabulary)
+    streams = (np.load(folder / f"{part}.npy", mmap_mode="r") for part in ("train", "validation"))
+    rows = train(trials, *streams, device)
+    frames = [pd.DataFrame(along).assign(**settings) for along, settings in zip(rows, runs, strict=True)]
+    return labelled(pd.concat(frames, ignore_index=True), runs)
 
 
 def points(settings: dict) -> list[dict]:

@@ -42,6 +42,18 @@ RIVALS = {  # in float32, but for the last
     "a quarter of the batch": {"tokens_per_step": 512},
     "fp16, sequential blocks": COARSE | {"parallel": False},
 }
+LATE = {  # of every run whose labels are expected
+    "labels": "expected",
+    "vocabulary": 16384,
+    "width": 32,
+    "heads": 4,
+    "tokens_per_step": 1024,
+    "steps": 8000,
+    "evaluations": 24,
+    "validation_tokens": 2048,
+}
+HALF = {"gradient": "fp16", "logits": "fp16"}
+LATE_ARMS = {CONTROL: {}, "fp16, kappa 2^-4": HALF | {"kappa": 2.0**-4}, "fp16, kappa 2^-8": HALF | {"kappa": 2.0**-8}}
 NAMES = {  # in prose
     "control": CONTROL,
     "fp16": TURNED,
@@ -74,6 +86,11 @@ def grid(names: Iterable[str] = ARMS) -> list[dict]:
 def rivals() -> list[dict]:
     """Points of the other explanations: the layout of blocks, decay, the batch."""
     return grid(RIVALS)
+
+
+def late() -> list[dict]:
+    """One point: all arms and seeds of runs whose labels are expected, trained together."""
+    return [{"runs": [{"seed": seed, **LATE, **arm} for seed in SEEDS for arm in LATE_ARMS.values()]}]
 
 
 def runs(*names: str) -> pd.DataFrame:

@@ -7,6 +7,7 @@ so that a step sees no noise: the limit of an infinite batch. Runs that share se
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ import torch.nn.functional as F
 
 from lib.measure import anisotropy, spectra
 from lib.train import precision
+from lib.train.replay import Replayed, rate_for, set_rate
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,10 @@ class Bigrams:
     shares: torch.Tensor  # (N,), float32, of sum 1
     entropy: float  # nats: the least loss that any model of the contexts can have
 
+    def to(self, device: str) -> "Bigrams":
+        """The same on a device."""
+        return Bigrams(*(part.to(device) for part in (self.labels, self.places, self.shares)), self.entropy)
+
 
 @dataclass(frozen=True)
 class Run:
@@ -35,6 +41,7 @@ class Run:
     seed: int
     centred: bool = False  # the head loses its mean row after each step
     balanced: bool = False  # the label's entry gives back what rounding took from the sum
+    logits: str = "float32"  # format that the logits are stored in
 
 
 def bigrams(ids: np.ndarray, contexts: int, vocabulary: int) -> Bigrams:
@@ -59,20 +66,20 @@ def bigrams(ids: np.ndarray, contexts: int, vocabulary: int) -> Bigrams:
 
 
 def expected_gradient_(p: torch.Tensor, text: Bigrams, run: Run) -> torch.Tensor:
-    """Replace probabilities p (N, V) by the gradient of each context's loss by its logits, rounded for each label.
+    """Replace probabilities p (..., N, V) by the gradient of each context's loss by its logits, rounded for each label.
 
     For a label y entry i is stored as fl(p_i - [i = y]), so with labels q its mean is
     fl(p_i) + q_i (fl(p_i - 1) - fl(p_i)); in float32 that is p - q. Where a run is balanced, entry y also gives back
     the sum of its row.
     """
-    flat, labels = p.view(-1), text.labels.view(-1)[text.places]
-    label = precision.rounded_(flat[text.places] - 1, run.dtype, run.kappa)
+    flat, labels = p.view(-1, text.labels.numel()), text.labels.view(-1)[text.places]
+    label = precision.rounded_(flat[:, text.places] - 1, run.dtype, run.kappa)
     precision.rounded_(p, run.dtype, run.kappa)
-    other = flat[text.places]
+    other = flat[:, text.places]
     more = label - other
     if run.balanced:
-        label -= p.sum(1)[text.places // p.shape[1]] + more
-    flat[text.places] = other + labels * (label - other)
+        label -= p.sum(-1).view(len(flat), -1)[:, text.places // p.shape[-1]] + more
+    flat[:, text.places] = other + labels * (label - other)
     return p
 
 
@@ -99,18 +106,32 @@ class Models(torch.nn.Module):
 def backward(models: Models, runs: list[Run], text: Bigrams) -> None:
     """Put the gradient of every run's loss into its parameters.
 
-    Runs are taken one at a time, since the probabilities of one fit into the cache and those of all do not.
+    On a CPU runs are taken one at a time, since the probabilities of one fit into the cache and those of all do not; on
+    a GPU neighbours that store alike are taken together.
     """
+    models.zero_grad()
     states = models.states()
     heads, flat = models.heads.detach(), states.detach()
     push, models.heads.grad = torch.empty_like(flat), torch.empty_like(heads)
-    room = torch.empty_like(text.labels)
-    for place, run in enumerate(runs):
-        p = torch.softmax(torch.mm(flat[place], heads[place].T, out=room), dim=-1, out=room)
-        gradient = expected_gradient_(p, text, run)
-        torch.mm(gradient.T, flat[place] * text.shares[:, None], out=models.heads.grad[place])
-        push[place] = text.shares[:, None] * (gradient @ heads[place])
+    groups = _alike(runs) if flat.is_cuda else [slice(place, place + 1) for place in range(len(runs))]
+    room = flat.new_empty(max(part.stop - part.start for part in groups), *text.labels.shape)
+    for part in groups:
+        p = torch.bmm(flat[part], heads[part].mT, out=room[: part.stop - part.start])
+        precision.rounded_(p, runs[part.start].logits)
+        gradient = expected_gradient_(torch.softmax(p, dim=-1, out=p), text, runs[part.start])
+        torch.bmm(gradient.mT, flat[part] * text.shares[:, None], out=models.heads.grad[part])
+        push[part] = text.shares[:, None] * (gradient @ heads[part])
     states.backward(push)
+
+
+def _alike(runs):
+    """Slices of neighbours whose gradients are stored in one way."""
+    places = [place for place, _ in enumerate(runs) if place == 0 or _storing(runs[place]) != _storing(runs[place - 1])]
+    return [slice(first, last) for first, last in pairwise([*places, len(runs)])]
+
+
+def _storing(run):
+    return run.dtype, run.kappa, run.balanced, run.logits
 
 
 def clip(models: Models, norm: float) -> None:
@@ -123,30 +144,36 @@ def clip(models: Models, norm: float) -> None:
 
 
 def train(
-    runs: list[Run], text: Bigrams, width: int, updates: int, rate: float, evaluations: int
+    runs: list[Run], text: Bigrams, width: int, updates: int, rate: float, evaluations: int, device: str = "cpu"
 ) -> list[dict[str, float]]:
     """Train all runs and measure each at evenly spaced steps, the first and the last included; a row for each.
 
     AdamW with betas 0.9 and 0.95, epsilon 1e-8 and decay 0.1 on matrices only; gradients of norm at most 1; the rate
     rises to ``rate`` over 1 % of the updates and falls to a tenth along a cosine. See `measured` for the columns.
     """
-    models = Models(runs, *text.labels.shape, width)
+    models, text = Models(runs, *text.labels.shape, width).to(device), text.to(device)
     matrices = {"params": [models.vectors, models.heads], "weight_decay": 0.1}
     others = {"params": [models.gains, models.biases], "weight_decay": 0.0}
-    optimiser = torch.optim.AdamW([matrices, others], lr=rate, betas=(0.9, 0.95), eps=1e-8, fused=True)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: factor(step, updates))
+    optimiser = torch.optim.AdamW([matrices, others], betas=(0.9, 0.95), eps=1e-8, fused=True, **rate_for(device, rate))
     kept = set(np.linspace(0, updates, evaluations + 1).round().astype(int).tolist())
     centred = [place for place, run in enumerate(runs) if run.centred]
-    rows = measured(models, runs, text, 0)
-    for step in range(1, updates + 1):
+
+    def update():
         backward(models, runs, text)
         clip(models, 1.0)
         optimiser.step()
-        schedule.step()
         with torch.no_grad():
-            models.heads[centred] -= models.heads[centred].mean(1, keepdim=True)
-        if step in kept:
-            rows += measured(models, runs, text, step)
+            for head in (models.heads[place] for place in centred):
+                head -= head.mean(0)
+
+    rows, replayed = measured(models, runs, text, 0), Replayed(update, device)
+    for step in range(updates):
+        with replayed.queue():
+            set_rate(optimiser, rate * factor(step, updates))
+        replayed()
+        if step + 1 in kept:
+            replayed.wait()
+            rows += measured(models, runs, text, step + 1)
     return rows
 
 
@@ -162,7 +189,8 @@ def factor(step: int, updates: int) -> float:
 def measured(models: Models, runs: list[Run], text: Bigrams, step: int) -> list[dict[str, float]]:
     """What each run has come to, a row each.
 
-    Columns: run (its place), step, gap (loss less the entropy of the counts, nats, from float64 logits), offset (mean
+    Columns: run (its place), step, gap (loss less the entropy of the counts, nats, from float64 logits), gap_fp16 (the
+    same, with logits stored in fp16), offset (mean
     logit), anisotropy (mean cosine of pairs of states), entropy and entropy_centred (singular entropy of the head, and
     of the head less its mean row, nats), ratio (of its two largest singular values), delta (minus the mean over
     contexts of the sum of the gradient of the logits: what rounding takes from it).
@@ -170,16 +198,15 @@ def measured(models: Models, runs: list[Run], text: Bigrams, step: int) -> list[
     rows = []
     for place, (run, states, head) in enumerate(zip(runs, models.states(), models.heads, strict=True)):
         logits = states.double() @ head.double().T
-        log_p = logits.log_softmax(-1)
-        cross = -(text.labels.view(-1)[text.places] * log_p.view(-1)[text.places])
-        weights = text.shares.double()[text.places // text.labels.shape[1]]
-        sums = expected_gradient_((states @ head.T).softmax(-1), text, run).double().sum(1)
+        float32 = precision.rounded_(states @ head.T, run.logits)
+        sums = expected_gradient_(float32.softmax(-1), text, run).double().sum(1)
         sigma = spectra.singular_values(head)
         rows.append(
             {
                 "run": place,
                 "step": step,
-                "gap": float(weights @ cross) - text.entropy,
+                "gap": _loss(logits, text) - text.entropy,
+                "gap_fp16": _loss(logits.half().double(), text) - text.entropy,
                 "offset": float(text.shares.double() @ logits.mean(1)),
                 "anisotropy": anisotropy.anisotropy(states),
                 "entropy": spectra.singular_entropy(sigma),
@@ -189,3 +216,8 @@ def measured(models: Models, runs: list[Run], text: Bigrams, step: int) -> list[
             }
         )
     return rows
+
+
+def _loss(logits, text):
+    cross = text.labels.view(-1)[text.places] * logits.log_softmax(-1).view(-1)[text.places]
+    return -float(text.shares.double()[text.places // logits.shape[1]] @ cross)

@@ -26,10 +26,12 @@ def measured(training, rows: torch.Tensor, frequency: np.ndarray) -> dict[str, f
     training.watch = []
     states = training.states(rows)
     by_head, training.watch = torch.stack(training.watch), None
-    head, targets = training.head, rows[:, 1:].flatten()
+    head, targets = training.head, training.labels(rows)
+    if callable(targets):
+        targets = targets(slice(None))
     found = {"step": training.step, "skipped": training.skipped, "kappa": training.kappa, "delta": training.delta}
     found |= _of_logits(states, head, targets)
-    found |= _of_head(head, frequency)
+    found |= _of_head(head.cpu(), frequency)
     biases = [layer.attention.query_key_value.bias for layer in training.network.gpt_neox.layers]
     keys = torch.stack([offsets.by_head(bias, training.trial.heads)[1] for bias in biases])
     found |= {

@@ -5,6 +5,8 @@ gradient is multiplied by kappa before it is stored and divided by it afterwards
 than the format's smallest number over kappa is lost.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch.autograd.function import once_differentiable
 
@@ -12,6 +14,7 @@ SHORT = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 FORMATS = {"float16": (10, -14), "bfloat16": (7, -126)}  # bits of mantissa, smallest exponent of a normal number
 DIGITS = 23  # of float32's mantissa
 CELLS = 2**18  # logits held at once: they stay in a core's second-level cache
+CELLS_GPU = 2**25  # on a GPU: 128 MB
 SAFE = 60.0  # exp(60) times a vocabulary is far from overflowing float32
 
 
@@ -109,7 +112,7 @@ def stored(x: torch.Tensor, dtype: str) -> torch.Tensor:
 def head_loss(
     states: torch.Tensor,
     weight: torch.Tensor,
-    targets: torch.Tensor,
+    targets: torch.Tensor | Callable[[slice], torch.Tensor],
     *,
     gradient: str = "float32",
     kappa: float = 1.0,
@@ -125,7 +128,13 @@ def head_loss(
     as `rounded` does before it meets either factor. delta is minus the mean over positions of its sum: what rounding
     takes from it; balanced: the label's entry gives it back. z_loss times log(sum exp(logits))^2 is added to the loss's
     gradient, not to the loss. Differentiable once.
+
+    Where targets is a function it gives the distributions (n, V) of the labels of a slice of positions; loss and
+    gradient are then their expectations, of what is stored for each label. Raises ValueError where z_loss or
+    stochastic rounding is asked for too.
     """
+    if callable(targets) and (z_loss or stochastic):
+        raise ValueError("labels are expected: stochastic rounding and z_loss need drawn ones; leave them out.")
     formats = (named(gradient), power_of_two(kappa), stochastic, named(logits), balanced, z_loss, generator)
     return _HeadLoss.apply(states, weight, targets, formats)
 
@@ -135,15 +144,18 @@ class _HeadLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, states, weight, targets, formats):
-        count, rows = len(states), max(1, CELLS // len(weight))
+        count, rows = len(states), max(1, (CELLS_GPU if states.is_cuda else CELLS) // len(weight))
         by_states, by_weight = torch.empty_like(states), torch.zeros_like(weight)
-        room = states.new_empty(rows, len(weight))
-        steep = bool(states.norm(dim=1).max() * weight.norm(dim=1).max() > SAFE)
+        room = states.new_empty(min(rows, count), len(weight))
+        steep = states.is_cuda or bool(states.norm(dim=1).max() * weight.norm(dim=1).max() > SAFE)
         loss, delta = states.new_zeros(()), states.new_zeros(())
         for first in range(0, count, rows):
             part = slice(first, first + rows)
             cells = torch.mm(states[part], weight.T, out=room[: len(states[part])])
-            loss += _gradient_(cells, targets[part, None], steep, formats)
+            if callable(targets):
+                loss += _expected_gradient_(cells, targets(part), formats)
+            else:
+                loss += _gradient_(cells, targets[part, None], steep, formats)
             delta -= cells.sum()
             torch.mm(cells, weight, out=by_states[part])
             by_weight.addmm_(cells.T, states[part])
@@ -175,6 +187,21 @@ def _gradient_(cells, targets, steep, formats):
     if balanced:
         cells.scatter_add_(1, targets, -cells.sum(1, keepdim=True))
     return (normaliser - own).sum()
+
+
+def _expected_gradient_(cells, labels, formats):
+    """As `_gradient_`, in the mean over labels (n, V): where i is the label, entry i is stored of p_i - 1, else of p_i.
+
+    So its mean is fl(p_i) + q_i (fl(p_i - 1) - fl(p_i)); balanced, it is fl(p_i) - q_i sum fl(p).
+    """
+    gradient, kappa, _, logits, balanced, _, _ = formats
+    rounded_(cells, logits)
+    own = (labels * cells).sum(1)
+    normaliser = cells.logsumexp(1, keepdim=True)
+    label = _store_(cells.sub_(normaliser).exp_().mul_(kappa) - kappa, gradient, False, None)
+    _store_(cells, gradient, False, None)
+    cells.addcmul_(labels, -cells.sum(1, keepdim=True) if balanced else label.sub_(cells))
+    return (normaliser[:, 0] - own).sum()
 
 
 class _Attention(torch.autograd.Function):

@@ -6,6 +6,7 @@ float32 throughout; what is stored in fewer bits is rounded where a trainer stor
 
 import dataclasses
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -13,8 +14,9 @@ import torch.nn.functional as F
 from transformers import AttentionInterface
 
 from lib.measure import offsets
-from lib.train import followed, loop, neox, precision
-from lib.train.mixture import windows
+from lib.train import loop, neox, precision
+from lib.train.counted import Counted, counted
+from lib.train.replay import rate_for, set_rate
 
 ATTENTION = "stored"  # the name under which transformers finds ours
 LARGEST = 65504.0  # of fp16
@@ -28,13 +30,14 @@ CHOICES = {
     "schedule": ("cosine", "linear", "constant"),
     "decayed": tuple(DECAYED),
     "centred": ("never", "after", "inside"),
+    "labels": ("drawn", "expected"),
 }
 RANGES = {  # names, what is asked of each of them, in words
     ("width", "layers", "heads", "vocabulary", "context", "steps", "evaluations", "patience", "workers"): (
         lambda value: value >= 1,
         "1 or more",
     ),
-    ("learning_rate", "epsilon"): (lambda value: 0 < value < math.inf, "more than 0, and finite"),
+    ("learning_rate", "epsilon", "sharpness"): (lambda value: 0 < value < math.inf, "more than 0, and finite"),
     ("clip",): (lambda value: value > 0, "more than 0; inf does not clip"),
     ("seed", "decay", "mu_loss", "z_loss"): (lambda value: 0 <= value < math.inf, "0 or more, and finite"),
     ("warmup", "floor"): (lambda value: 0 <= value <= 1, "0 to 1"),
@@ -81,6 +84,8 @@ class Trial:
     outputs: str = "float32"  # of its outputs
     scores: str = "float32"  # of the gradients of its outputs and scores
     centred: str = "never"  # the head less its mean row: after each step, or inside the model (reparametrised)
+    labels: str = "drawn"  # the text's tokens; expected: the distributions that `lib.train.counted` gives each position
+    sharpness: float = 1.0  # power that the counts of expected labels are raised to
     mu_loss: float = 0.0  # times the squared length of the head's mean row
     z_loss: float = 0.0  # times the square of the log of the softmax's denominator
     evaluations: int = 40  # evenly spaced, besides the first
@@ -103,6 +108,8 @@ class Trial:
             raise ValueError(
                 f"tokens_per_step is {self.tokens_per_step}: expected a power of two and a multiple of {self.context}."
             )
+        if self.labels == "expected" and (self.stochastic or self.z_loss):
+            raise ValueError("labels are expected: stochastic rounding and z_loss need drawn ones; leave them out.")
         if self.validation_tokens < self.context:
             raise ValueError(f"validation_tokens is {self.validation_tokens}: expected at least {self.context}.")
 
@@ -121,7 +128,7 @@ def _attend(module, query, key, value, mask, **_):
     """Attention of a layer, by transformers' protocol; notes the mean score of every query where it is asked to."""
     stored = module.stored
     if stored.watch is not None:
-        lengths = torch.arange(1, key.shape[2] + 1)[:, None]
+        lengths = torch.arange(1, key.shape[2] + 1, device=key.device)[:, None]
         means = (query * (key.cumsum(2) / lengths)).sum(-1) * module.scaling
         stored.watch.append(means.abs().mean((0, 2)))
     trial, keys = stored.trial, stored.keys
@@ -139,11 +146,14 @@ AttentionInterface.register(ATTENTION, _attend)
 class Training:
     """A trial under way: its weights, its optimiser, its loss scale."""
 
-    def __init__(self, trial: Trial, stream: np.ndarray):
+    def __init__(self, trial: Trial, stream: np.ndarray, device: str = "cpu", source: Counted | None = None):
         self.trial, self.step, self.skipped, self.clean = trial, 0, 0, 0
-        self.kappa, self.keys, self.watch, self.delta = trial.kappa, trial.keys, None, 0.0
+        self.kappa, self.keys, self.watch, self.delta, self.device = trial.kappa, trial.keys, None, 0.0, device
+        if trial.labels == "expected":
+            source = source or counted(stream, trial.vocabulary, trial.sharpness, device)
+        self.source = source if trial.labels == "expected" else None
         shape = trial.width, trial.layers, trial.heads, trial.vocabulary, trial.context
-        self.network = neox.model(*shape, trial.seed)
+        self.network = neox.model(*shape, trial.seed).to(device)
         self.network.config._attn_implementation = ATTENTION
         for layer in self.network.gpt_neox.layers:
             layer.use_parallel_residual, layer.attention.stored = trial.parallel, self
@@ -151,7 +161,7 @@ class Training:
                 layer.attention.query_key_value.bias.register_hook(self._without_keys)
         if trial.tied:
             self.network.lm_head.weight = self.network.gpt_neox.embed_in.weight
-        log_unigram = loop.log_unigram(stream, trial.vocabulary)
+        log_unigram = loop.log_unigram(stream, trial.vocabulary).to(device)
         self.bias = torch.nn.Parameter(log_unigram) if trial.output_bias else None
         self.optimiser = self._optimiser()
         self.noise = torch.Generator().manual_seed(trial.seed)
@@ -173,18 +183,35 @@ class Training:
         states = self.network.gpt_neox(rows[:, :-1], use_cache=False).last_hidden_state.flatten(0, 1)
         return states if self.bias is None else torch.cat([states, states.new_ones(len(states), 1)], 1)
 
+    def labels(self, rows: torch.Tensor) -> torch.Tensor | Callable[[slice], torch.Tensor]:
+        """What follows each position of windows: tokens, or a function that gives distributions of a slice of them."""
+        return rows[:, 1:].flatten() if self.source is None else self.source.labels(rows)
+
     def update(self, rows: torch.Tensor) -> float:
         """One step on windows (n, context + 1); returns the loss before it.
 
         A step whose gradients overflow is skipped where the loss scale is dynamic. Raises FloatingPointError for a loss
         that is not finite.
         """
+        loss, delta = self.backward(rows)
+        value, self.delta = loss.item(), delta.item()
+        if not math.isfinite(value):
+            raise FloatingPointError(f"the loss is {value} at step {self.step}: expected a finite one; lower the rate.")
+        self.step += 1
+        if self.trial.dynamic and self._overflown():
+            return value
+        set_rate(self.optimiser, rate(self.trial, self.step))
+        self.advance()
+        return value
+
+    def backward(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Put the gradient of the loss on windows into the parameters; the loss, and delta."""
         trial, head = self.trial, self.head
         self.optimiser.zero_grad()
         loss, delta = precision.head_loss(
             self.states(rows),
             head,
-            rows[:, 1:].flatten(),
+            self.labels(rows),
             gradient=trial.gradient,
             kappa=self.kappa,
             stochastic=trial.stochastic,
@@ -194,20 +221,15 @@ class Training:
             generator=self.noise,
         )
         (loss + trial.mu_loss * head.mean(0).square().sum()).backward()
-        value, self.delta = loss.item(), delta.item()
-        if not math.isfinite(value):
-            raise FloatingPointError(f"the loss is {value} at step {self.step}: expected a finite one; lower the rate.")
-        self.step += 1
-        if trial.dynamic and self._overflown():
-            return value
-        torch.nn.utils.clip_grad_norm_(self.parameters(), trial.clip)
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate(trial, self.step)
+        return loss.detach(), delta
+
+    def advance(self) -> None:
+        """Clip the gradient, step, centre."""
+        torch.nn.utils.clip_grad_norm_(self.parameters(), self.trial.clip)
         self.optimiser.step()
-        if trial.centred == "after":
+        if self.trial.centred == "after":
             with torch.no_grad():
                 self.network.lm_head.weight -= self.network.lm_head.weight.mean(0)
-        return value
 
     def parameters(self) -> list[torch.Tensor]:
         """All that is trained."""
@@ -239,47 +261,8 @@ class Training:
             groups[kind in DECAYED[trial.decayed]].append(parameter)
         return torch.optim.AdamW(
             [{"params": group, "weight_decay": trial.decay * decays} for decays, group in groups.items()],
+            **rate_for(self.device, trial.learning_rate),
             betas=(trial.beta1, trial.beta2),
             eps=trial.epsilon,
             fused=True,
         )
-
-
-@loop.fast()
-def train(trial: Trial, stream: np.ndarray, validation: np.ndarray) -> list[dict[str, float]]:
-    """Train on a stream of ids, by windows in a drawn order, anew in every epoch; a row for each evaluation.
-
-    `lib.train.followed.measured` says what is followed; `train` is the mean loss since the row before. Raises
-    ValueError where a stream is shorter than what is asked of it, FloatingPointError for a loss that is not finite.
-    """
-    training, batches = Training(trial, stream), _batches(trial, stream)
-    held_out = windows(validation, trial.context)[: trial.validation_tokens // trial.context]
-    if len(held_out) < trial.validation_tokens // trial.context:
-        raise ValueError(f"the validation text has {len(validation):,} tokens: expected {trial.validation_tokens:,}.")
-    held_out = torch.from_numpy(held_out.astype(np.int64))
-    frequency = loop.log_unigram(stream, trial.vocabulary).numpy()
-    kept = set(np.linspace(0, trial.steps, trial.evaluations + 1).round().astype(int).tolist())
-    rows, recent = [followed.measured(training, held_out, frequency) | {"train": float("nan")}], []
-    for step in range(trial.steps):
-        recent.append(training.update(batches(step)))
-        if step + 1 in kept:
-            rows.append(followed.measured(training, held_out, frequency) | {"train": math.fsum(recent) / len(recent)})
-            recent.clear()
-    return rows
-
-
-def _batches(trial, stream):
-    rows, size = windows(stream, trial.context), trial.tokens_per_step // trial.context
-    if len(rows) < size:
-        raise ValueError(f"the text has {len(stream):,} tokens: expected {trial.tokens_per_step:,} for one step.")
-    each, seed = len(rows) // size, trial.seed if trial.order is None else trial.order
-    orders: dict[int, np.ndarray] = {}
-
-    def batch(step):
-        epoch, place = divmod(step, each)
-        if epoch not in orders:
-            orders.clear()
-            orders[epoch] = np.random.default_rng([seed, epoch]).permutation(len(rows))
-        return torch.from_numpy(rows[np.sort(orders[epoch][place * size : (place + 1) * size])].astype(np.int64))
-
-    return batch
