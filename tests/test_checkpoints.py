@@ -25,7 +25,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from lib.data import checkpoints, tensors, weights
+from lib.data import checkpoints, named, tensors, weights
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 MODELS: dict[str, Callable[[], PreTrainedModel]] = {
@@ -96,7 +96,7 @@ def test_the_body_is_not_read(tmp_path: Path) -> None:
             return count
 
     counting = Counting(tmp_path / "pytorch_model.bin")
-    _, file, place = tensors.find_head(["pytorch_model.bin"], lambda _: counting, tied=False)
+    _, file, place = tensors.find_head(["pytorch_model.bin"], lambda _: counting, named.head(model.config).choose)
     before = counting.count
     tensors.read(file, place)
     assert counting.count - before == place.bytes == 100 * 16 * 4

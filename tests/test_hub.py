@@ -380,7 +380,7 @@ PARTIAL = {
     ),
     "no head": (
         rewritten(lambda state: {key: state[key] for key in state if "embed_out" not in key}),
-        "holds no head: expected one of",
+        "holds no head: expected lm_head.weight, as the GPTNeoXForCausalLM has it",
         True,
     ),
     "no norm": (

@@ -29,7 +29,7 @@ from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_ba
 from safetensors.torch import save_file
 from transformers import PreTrainedConfig
 
-from lib.data import ranges, tensors, weights
+from lib.data import named, ranges, tensors, weights
 from lib.data.cache import cache, once
 
 CHUNK = 1 << 25  # bytes of a head held in memory while it is fetched
@@ -73,7 +73,7 @@ def head(repository: str, revision: str | None = None, rows: int | None = None) 
     """The head (V, d) in its stored dtype, or its first rows; its own bytes are fetched, once, and kept."""
     pinned = commit(repository, revision)
     path = once(_head_file(repository, pinned), lambda scratch: _keep_head(scratch, repository, pinned, revision))
-    _, file, place = tensors.find_head(["model.safetensors"], lambda _: path.open("rb"), tied=False)
+    _, file, place = tensors.find_head(["model.safetensors"], lambda _: path.open("rb"), lambda *_: tensors.KEPT)
     with file:
         return tensors.read(file, place, rows)
 
@@ -188,8 +188,8 @@ def _shards(repository: str, pinned: str, present: Collection[str]) -> list[str]
 def _find_head(
     repository: str, pinned: str, present: Collection[str]
 ) -> tuple[str, io.BufferedReader | None, tensors.Place | None]:
-    tied = weights.tied(_config(repository, pinned, present))
-    return tensors.find_head(present, lambda name: ranges.opened(repository, name, pinned), tied)
+    choose = named.head(_config(repository, pinned, present)).choose
+    return tensors.find_head(present, lambda name: ranges.opened(repository, name, pinned), choose)
 
 
 def _keep_head(path: Path, repository: str, pinned: str, revision: str | None) -> None:
@@ -198,9 +198,9 @@ def _keep_head(path: Path, repository: str, pinned: str, revision: str | None) -
         present = _sizes(repository, pinned)
         name, file, place = _find_head(repository, pinned, present)
         if file is None:
-            tied = weights.tied(_config(repository, pinned, present))
+            choose = named.head(_config(repository, pinned, present)).choose
             whole = Path(hf_hub_download(repository, name, revision=pinned))
-            save_file({tensors.HEADS[0]: tensors.legacy_head(whole, tied)}, path)
+            save_file({tensors.KEPT: tensors.legacy_head(whole, choose)}, path)
             return
         with file, path.open("wb") as out:
             out.write(tensors.header(place))

@@ -6,6 +6,7 @@ Checkpoints are untrusted: of a pickle, only what PyTorch's weights-only unpickl
 
 import json
 import math
+import os
 import zipfile
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
@@ -18,10 +19,7 @@ from safetensors.torch import load_file
 
 from lib.data import pickled
 
-HEADS = ("embed_out.weight", "lm_head.weight", "output_layer.weight")  # GPT-NeoX's files; most others; Megatron's
-INPUTS = ("embed_in.weight", "wte.weight", "embed_tokens.weight", "word_embeddings.weight")  # serve as tied heads
-RARE_HEADS = ("head.weight",)  # RWKV's; elsewhere it can be a part of something else
-RARE_INPUTS = ("tokens_embed.weight", "tok_embeddings.weight", "embeddings.weight", "embedding.weight", "w.weight")
+KEPT = "embed_out.weight"  # the name of a head that is kept alone
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 WRAPPERS = ("_orig_mod", "_forward_module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")  # parts of keys
 POINTER = b"version https://git-lfs"
@@ -47,21 +45,14 @@ class Place:
 
 
 def find_head(
-    names: Collection[str], open_file: Callable[[str], BinaryIO], tied: bool
+    names: Collection[str], open_file: Callable[[str], BinaryIO], choose: Choose
 ) -> tuple[str, BinaryIO | None, Place | None]:
     """The file of a checkpoint that holds its head, opened, and the head's place in it.
 
-    names: the files there are; open_file(name) opens one; tied: the input embedding may serve.
+    names: the files there are; open_file(name) opens one; choose: which tensor is the head (lib.data.named).
     A .bin from before PyTorch 1.6 is no zip and has no places: then file and place are None.
     Raises ValueError where no file holds a head, or one is not what its name says.
     """
-
-    def choose(keys: Iterable[str], where: str) -> str:
-        key = head_key(keys, tied)
-        if key is None:
-            raise ValueError(f"{where} holds no head: expected one of {', '.join(HEADS)}, or a tied input embedding")
-        return key
-
     name = weights_name(names)
     try:
         if name.endswith(".json"):
@@ -107,27 +98,15 @@ def open_whole(name: str, names: Collection[str], open_file: Callable[[str], Bin
     return file
 
 
-def head_key(keys: Iterable[str], tied: bool) -> str | None:
-    """The tensor that is the head among those of a checkpoint: its own, or the input embedding where they are tied.
-
-    Raises ValueError where several could be, such as those of a model and of a running mean of it.
-    """
-    for ending in HEADS + (INPUTS + RARE_INPUTS if tied else ()) + RARE_HEADS:
-        found = [key for key in keys if f".{unwrapped(key)}".endswith(f".{ending}")]
-        if found:
-            own = min(found, key=len)  # the model's, not that of a part of it
-            model = unwrapped(own).removesuffix(ending)
-            if not all(unwrapped(key).startswith(model) for key in found):
-                raise ValueError(
-                    f"{' and '.join(sorted(found))} could each be the head: keep the model's tensors alone"
-                )
-            return own
-    return None
-
-
 def unwrapped(key: str) -> str:
     """A key without what compiling, sharding or checkpointing a module put into it."""
     return ".".join(part for part in key.split(".") if part not in WRAPPERS)
+
+
+def wrappers(keys: Iterable[str]) -> list[str]:
+    """What may stand before the names of all tensors: nothing, "module.", "module.model." and so on."""
+    parts = os.path.commonprefix([*keys]).split(".")[:-1]
+    return ["".join(f"{part}." for part in parts[:count]) for count in range(len(parts) + 1)]
 
 
 def shards(names: Collection[str], read_whole: Callable[[str], bytes]) -> list[str]:
@@ -174,20 +153,18 @@ def read_file(path: Path) -> dict[str, torch.Tensor]:
         raise ValueError(f"{path.name} is corrupt ({error}): expected a checkpoint; fetch it again") from error
 
 
-def legacy_head(path: Path, tied: bool, rows: int | None = None) -> torch.Tensor:
+def legacy_head(path: Path, choose: Choose, rows: int | None = None) -> torch.Tensor:
     """The head of a .bin from before PyTorch 1.6, which must be read whole."""
     state = read_file(path)
-    key = head_key(state, tied)
-    if key is None:
-        raise ValueError(f"{path.name} holds no head: expected one of {', '.join(HEADS)}, or a tied input embedding")
-    _readable(state[key].dtype, path.name)
-    return state[key][: kept_rows(state[key].shape, rows)].clone()
+    head = state[choose(state, path.name)]
+    _readable(head.dtype, path.name)
+    return head[: kept_rows(head.shape, rows)].clone()
 
 
 def header(place: Place) -> bytes:
     """What a safetensors file of just that tensor, as a head, begins with."""
     (code,) = [code for code, dtype in _DTYPES.items() if dtype == place.dtype]
-    text = json.dumps({HEADS[0]: {"dtype": code, "shape": place.shape, "data_offsets": [0, place.bytes]}}).encode()
+    text = json.dumps({KEPT: {"dtype": code, "shape": place.shape, "data_offsets": [0, place.bytes]}}).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text
 

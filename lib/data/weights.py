@@ -6,8 +6,6 @@ transformers fills what a file lacks with random numbers, and only warns.
 import copy
 import itertools
 import json
-import logging
-import os
 import re
 from pathlib import Path
 
@@ -21,7 +19,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from lib.data import tensors
+from lib.data import named, tensors
 
 ADAPTER = "adapter_config.json"
 BIAS = "output_bias.safetensors"  # beside the weights, where a head was trained with one: transformers' heads have none
@@ -49,7 +47,7 @@ def load(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
     if not getattr(settings, "quantization_config", None):
         _refuse_integers(state, folder)
     found = []
-    for described, prefix in itertools.product(_sizes(settings, len(head)), _wrappers(state)):
+    for described, prefix in itertools.product(_sizes(settings, len(head)), tensors.wrappers(state)):
         model, info = _fill(described, {key.removeprefix(prefix): state[key] for key in state}, dtype, folder)
         found.append(_faults(info))
         if not found[-1]:
@@ -72,10 +70,10 @@ def load(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
 
 def read_head(folder: Path, rows: int | None = None) -> torch.Tensor:
     """The head (V, d) in its stored dtype, or its first rows, read without the body. Raises ValueError."""
-    may_be_input = tied(config(folder))
-    name, file, place = tensors.find_head(_names(folder), lambda part: (folder / part).open("rb"), may_be_input)
+    head = named.head(config(folder))
+    name, file, place = tensors.find_head(_names(folder), lambda part: (folder / part).open("rb"), head.choose)
     if file is None:
-        return tensors.legacy_head(folder / name, may_be_input, rows)
+        return tensors.legacy_head(folder / name, head.choose, rows)
     with file:
         return tensors.read(file, place, rows)
 
@@ -103,7 +101,7 @@ def config(folder: Path) -> PreTrainedConfig:
     try:
         found = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # each class of configurations refuses values in its own way
-        raise ValueError(f"{file} can't be used ({_line(error)}): correct it, or fetch it again") from error
+        raise ValueError(f"{file} can't be used ({named.line(error)}): correct it, or fetch it again") from error
     encodes = type(found) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(found, "is_decoder", False)
     if encodes or found.is_encoder_decoder or type(found) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise ValueError(f"{file} describes a model of type {kind}: expected a causal language model; use another")
@@ -138,24 +136,21 @@ def complete(folder: Path, weights: bool = True) -> bool:
 
 def _fill(settings, state, dtype, folder):
     """A model with those tensors, and what transformers says of them."""
-    log = logging.getLogger("transformers")
-    level = log.level
-    log.setLevel(logging.ERROR)  # what it would warn of becomes an error with one sentence
     try:
-        return MODEL_FOR_CAUSAL_LM_MAPPING[type(settings)].from_pretrained(
-            None,
-            config=settings,
-            state_dict=state,
-            dtype=dtype,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # they are told with the rest
-        )
+        with named.quiet():  # what it would warn of becomes an error with one sentence
+            return MODEL_FOR_CAUSAL_LM_MAPPING[type(settings)].from_pretrained(
+                None,
+                config=settings,
+                state_dict=state,
+                dtype=dtype,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are told with the rest
+            )
     except Exception as error:  # of classes without number, in a model that its configuration makes impossible
         raise ValueError(
-            f"transformers can't make the model in {folder} ({_line(error)}): correct config.json, or use another model"
+            f"transformers can't make the model in {folder} ({named.line(error)}): correct "
+            "config.json, or use another model"
         ) from error
-    finally:
-        log.setLevel(level)
 
 
 def _faults(info):
@@ -197,12 +192,6 @@ def _sizes(settings, rows):
     return [settings, resized]
 
 
-def _wrappers(state):
-    """What may stand before the names of all tensors: nothing, "module.", "module.model." and so on."""
-    parts = os.path.commonprefix([*state]).split(".")[:-1]
-    return ["".join(f"{part}." for part in parts[:count]) for count in range(len(parts) + 1)]
-
-
 def _bias(folder, model):
     head, bias = model.get_output_embeddings(), tensors.read_file(folder / BIAS)["bias"]
     if head.bias is not None or bias.shape != (len(head.weight),):
@@ -231,7 +220,3 @@ def _read_json(file):
     if not isinstance(found, dict):
         raise ValueError(f"{file} holds a {type(found).__name__}: expected an object of JSON; fetch it again")
     return found
-
-
-def _line(error):
-    return " ".join(str(error).split())[:200] or type(error).__name__
