@@ -148,9 +148,12 @@ def _logits_of(model, states):
     hook = _head(model).register_forward_pre_hook(lambda *_: (states[None],))
     try:
         ids = torch.zeros(1, len(states), dtype=torch.long, device=states.device)
-        return model(ids, use_cache=False).logits[0]
+        logits = model(ids, use_cache=False).logits
     finally:
         hook.remove()
+    if logits.shape[:-1] != ids.shape:
+        raise ValueError(f"{type(model).__name__} has other logits than one row for each token: use another model")
+    return logits[0]
 
 
 def _head(model):

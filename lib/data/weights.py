@@ -102,7 +102,8 @@ def config(folder: Path) -> PreTrainedConfig:
         found = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # each class of configurations refuses values in its own way
         raise ValueError(f"{file} can't be used ({named.line(error)}): correct it, or fetch it again") from error
-    encodes = type(found) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(found, "is_decoder", False)
+    decodes = any(getattr(found, name, False) for name in ("is_decoder", "causal"))
+    encodes = type(found) in MODEL_FOR_MASKED_LM_MAPPING and not decodes
     if encodes or found.is_encoder_decoder or type(found) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise ValueError(f"{file} describes a model of type {kind}: expected a causal language model; use another")
     text = found.get_text_config()
