@@ -1,6 +1,6 @@
-"""A tiny random instance of any causal language model class: its configuration's own sizes, made small by what they are.
+"""A tiny random instance of any causal language model class: the sizes in its configuration, made small by their names.
 
-A size is known by its name (layers, heads, widths, ...), a rule for all classes at once; no class has one of its own.
+Rules (layers, heads, widths, ...) are for all classes at once; no class has one of its own.
 Configurations whose parts must fit together in another way get the next of a few sets of rules.
 """
 

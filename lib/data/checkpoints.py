@@ -2,6 +2,8 @@
 
 EleutherAI/pythia-70m@step3000    a repository of the hub
 ./my-model                        a folder as transformers saves it; ./run@step512 is its subfolder step512
+./my-model.gguf                   a GGUF, or any part of one that is split
+./my-model.safetensors            weights with config.json beside them
 package:smollm2-135m              inside a pinned archive; also package:gemma3-270m
 suite:nano-16-seed0@step512       trained by `make suite`
 
@@ -18,9 +20,9 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
-from lib.data import hub, weights
+from lib.data import files, hub, weights
 from lib.data.cache import ROOT, cache, once
 from lib.data.sources import fetch, source
 
@@ -95,6 +97,8 @@ def head(address: str, rows: int | None = None) -> torch.Tensor:
     parsed = parse(address)
     if parsed.kind == "hub":
         return hub.head(parsed.name, parsed.revision, rows)
+    if (file := _file(parsed)) and file.suffix == ".gguf":
+        return files.head(file, rows)
     return weights.read_head(_folder(parsed), rows)
 
 
@@ -105,7 +109,7 @@ def revisions(name: str) -> list[str]:
         return sorted(hub.revisions(parsed.name), key=_order)
     if parsed.kind == "suite":
         return [f"step{step}" for step in sorted(_run(parsed)["steps"])]
-    if parsed.kind == "folder":
+    if parsed.kind == "folder" and not _file(parsed):
         return sorted((path.parent.name for path in _existing(parsed).glob("*/config.json")), key=_order)
     return []
 
@@ -119,6 +123,8 @@ def fingerprint(address: str) -> str:
         return source(parsed.name).folder.name
     if parsed.kind == "suite":
         return f"{_run(parsed)['key']}@{_step(parsed)}"
+    if file := _file(parsed):
+        return files.fingerprint(file)
     digest = hashlib.sha256()
     for file in sorted(path for path in _existing(parsed).iterdir() if path.is_file()):
         with file.open("rb") as stream:
@@ -134,7 +140,7 @@ def available(address: str) -> bool:
     if parsed.kind == "package":
         return source(parsed.name).state == "ready"
     try:
-        return weights.complete(_folder(parsed))
+        return _file(parsed) is not None or weights.complete(_folder(parsed))
     except ValueError:
         return False
 
@@ -157,7 +163,20 @@ def _folder(address: Address) -> Path:
         return once(cache() / "models" / source(address.name).folder.name, lambda path: _convert(path, address.name))
     if address.kind == "suite":
         return _suite() / _run(address)["path"] / _step(address)
-    return _existing(address)
+    file = _file(address)
+    return files.folder(file) if file else _existing(address)
+
+
+def _file(address: Address) -> Path | None:
+    """The file that an address names, where it names one. Raises ValueError where it is not there."""
+    if address.kind != "folder" or not address.name.endswith(files.KINDS):
+        return None
+    for base in (Path.cwd(), ROOT):
+        if (file := base / Path(address.name).expanduser()).is_file():
+            return file
+    if any((base / Path(address.name).expanduser()).is_dir() for base in (Path.cwd(), ROOT)):
+        return None
+    raise ValueError(f"there is no file {address.name}: expected a GGUF or .safetensors file, or a folder")
 
 
 def _existing(address: Address) -> Path:
@@ -197,20 +216,16 @@ def _order(revision: str) -> tuple[int, int, str]:
 
 
 def _convert(path: Path, name: str) -> None:
-    """GGUF to a folder of float32 safetensors, which loads a hundred times faster."""
-    parts = sorted(fetch(name).rglob("*.gguf*"))
-    path.mkdir()
-    whole = path / "model.gguf"
-    with whole.open("wb") as out:
-        for part in parts:
-            out.write(part.read_bytes())
-    model = AutoModelForCausalLM.from_pretrained(path, gguf_file=whole.name, dtype=torch.float32)
-    # The weights are plain float32 from here on: what remembers their quantisation would stop them being saved.
-    model.hf_quantizer = None
-    del model.config.quantization_config
-    model.save_pretrained(path)
-    AutoTokenizer.from_pretrained(path, gguf_file=whole.name).save_pretrained(path)
-    whole.unlink()
+    """An archive holds a GGUF cut into pieces of bytes."""
+    pieces = sorted(fetch(name).rglob("*.gguf*"))
+    whole = path.with_suffix(".gguf")
+    try:
+        with whole.open("wb") as out:
+            for piece in pieces:
+                out.write(piece.read_bytes())
+        files.from_gguf(path, [whole])
+    finally:
+        whole.unlink(missing_ok=True)
 
 
 def _packaged_tokenizer(name: str) -> PreTrainedTokenizerFast:

@@ -3,6 +3,7 @@
 What huggingface_hub decides stays its own: HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE, HF_HOME.
 """
 
+import functools
 import io
 import json
 import logging
@@ -196,11 +197,14 @@ def _keep_head(path: Path, repository: str, pinned: str, revision: str | None) -
     """Write the head as a safetensors file of one tensor, holding only a part in memory."""
     with explained(repository, revision):
         present = _sizes(repository, pinned)
-        name, file, place = _find_head(repository, pinned, present)
-        if file is None:
-            choose = named.head(_config(repository, pinned, present)).choose
-            whole = Path(hf_hub_download(repository, name, revision=pinned))
-            save_file({tensors.KEPT: tensors.legacy_head(whole, choose)}, path)
+        head = named.head(_config(repository, pinned, present))
+        opened = functools.partial(ranges.opened, repository, commit=pinned)
+        _, file, place = tensors.find_head(present, opened, head.choose)
+        if file is None or not head.plain(place):
+            if file is not None:
+                file.close()
+            whole = head.read(present, opened, lambda name: Path(hf_hub_download(repository, name, revision=pinned)))
+            save_file({tensors.KEPT: whole.contiguous()}, path)
             return
         with file, path.open("wb") as out:
             out.write(tensors.header(place))

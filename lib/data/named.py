@@ -7,8 +7,10 @@ that files of old or of other makers give these, are those that transformers its
 import contextlib
 import copy
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedConfig, PreTrainedModel
@@ -49,16 +51,64 @@ class Head:
         expected = " or, as they are tied, ".join(self.names)
         raise ValueError(f"{where} holds no head: expected {expected}, as the {type(self.model).__name__} has it")
 
-    def converted(self, key: str, stored: torch.Tensor) -> torch.Tensor:
-        """What loading makes of the tensor that was chosen: nearly always the tensor itself."""
+    def read(
+        self,
+        names: Collection[str],
+        open_file: Callable[[str], BinaryIO],
+        whole: Callable[[str], Path],
+        rows: int | None = None,
+    ) -> torch.Tensor:
+        """The head (V, d) of a checkpoint, or its first rows, as loading makes it; float32 where it has scales.
+
+        names: the files there are; open_file(name) opens one, whole(name) gives one that must be read whole.
+        Raises ValueError as lib.data.tensors does.
+        """
+        name, file, place = tensors.find_head(names, open_file, self.choose)
+        if file is None:
+            return tensors.legacy_head(whole(name), self.choose, rows)
+        with file:
+            if self.plain(place):
+                return tensors.read(file, place, rows)
+            found = tensors.read(file, place)
+        if place.scaled:
+            found = tensors.scaled(found, self._scales(names, open_file, name, place), self._block())
+        found = self._converted(place.key, found)
+        return found[: tensors.kept_rows(found.shape, rows)]
+
+    def plain(self, place: tensors.Place) -> bool:
+        """Whether loading takes the head as it is stored, which it does nearly always."""
+        return not place.scaled and self._converter() is None
+
+    def _scales(self, names, open_file, where, place):
+        wanted = [place.key + ending for ending in tensors.SCALES]
+
+        def choose(keys, _):
+            if found := [key for key in wanted if key in keys]:
+                return found[0]
+            raise ValueError(
+                f"the head in {where} is stored as {place.dtype} without scales ({' or '.join(wanted)}): expected one "
+                "of float64, float32, float16, bfloat16; save the model dequantised"
+            )
+
+        _, file, found = tensors.find_head(names, open_file, choose)
+        with file:
+            return tensors.read_whole(file, found)
+
+    def _block(self):
+        settings = getattr(self.model.config, "quantization_config", None) or {}
+        return (settings if isinstance(settings, dict) else settings.to_dict()).get("weight_block_size")
+
+    def _converted(self, key, stored):
+        if (converter := self._converter()) is None:
+            return stored
+        _, pattern = converter.rename_source_key(self.names[0])
+        converter.add_tensor(self.names[0], key, pattern, stored)
+        return converter.convert(self.names[0], model=self.model, config=self.model.config)[self.names[0]]
+
+    def _converter(self):
+        """What transformers does to the head when it loads it, if anything."""
         _, converters = self._conversions()
-        name = self.names[0]
-        for converter in converters:
-            renamed, pattern = converter.rename_source_key(name)
-            if pattern is not None and renamed == name:
-                converter.add_tensor(name, key, pattern, stored)
-                return converter.convert(name, model=self.model, config=self.model.config)[name]
-        return stored
+        return next((one for one in converters if one.rename_source_key(self.names[0])[1] is not None), None)
 
     def _conversions(self):
         found = get_model_conversion_mapping(self.model)

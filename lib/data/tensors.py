@@ -28,6 +28,8 @@ LARGEST_HEADER = 100 << 20  # bytes; the limit of the safetensors format
 Choose = Callable[[Iterable[str], str], str]  # (keys, name of the file) -> key of the head
 
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+_SCALED = {"F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2}  # are numbers with their scales only
+SCALES = ("_scale_inv", "_scale")  # after the name of what they scale; both multiply
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,12 @@ class Place:
     dtype: torch.dtype
     shape: tuple[int, ...]
     start: int  # first byte, in the file
+    key: str = ""  # its name there
+
+    @property
+    def scaled(self) -> bool:
+        """Whether its numbers mean nothing without scales."""
+        return self.dtype in _SCALED.values()
 
     @property
     def bytes(self) -> int:
@@ -136,10 +144,32 @@ def read(file: BinaryIO, place: Place, rows: int | None = None) -> torch.Tensor:
 
     Raises ValueError where there are fewer rows, or the file ends too early.
     """
-    place = replace(place, shape=(kept_rows(place.shape, rows), place.shape[1]))
+    return read_whole(file, replace(place, shape=(kept_rows(place.shape, rows), *place.shape[1:])))
+
+
+def read_whole(file: BinaryIO, place: Place) -> torch.Tensor:
+    """The tensor of any shape at that place. Raises ValueError where the file ends too early."""
     buffer = bytearray(place.bytes)
     fill(file, place.start, memoryview(buffer))
     return torch.frombuffer(buffer, dtype=place.dtype).reshape(place.shape)
+
+
+def scaled(weight: torch.Tensor, scales: torch.Tensor, block: tuple[int, int] | None = None) -> torch.Tensor:
+    """The matrix (V, d), float32, that is stored as float8 with one scale, one for each row, or one for each block.
+
+    block: rows and columns that share a scale; where not given, as many as fit. Raises ValueError for other scales.
+    """
+    if scales.numel() == 1:
+        return weight.float() * scales.float()
+    scales = scales.float().reshape(len(scales), -1)
+    rows, columns = block or [-(-side // count) for side, count in zip(weight.shape, scales.shape, strict=True)]
+    if (-(-weight.shape[0] // rows), -(-weight.shape[1] // columns)) != scales.shape:
+        raise ValueError(
+            f"the head has shape {tuple(weight.shape)} and scales {tuple(scales.shape)}: expected one for each block "
+            f"of {rows} by {columns}; save the model dequantised"
+        )
+    scales = scales.repeat_interleave(rows, 0)[: weight.shape[0]].repeat_interleave(columns, 1)
+    return weight.float() * scales[:, : weight.shape[1]]
 
 
 def read_file(path: Path) -> dict[str, torch.Tensor]:
@@ -194,10 +224,11 @@ def _in_safetensors(file: BinaryIO, name: str, choose: Choose) -> Place:
     if not 2 <= length <= LARGEST_HEADER:
         raise ValueError(f"{name} is not a safetensors file: its header claims {length} bytes; fetch it again")
     header = json.loads(file.read(length))
-    entry = header[choose([key for key in header if key != "__metadata__"], name)]
+    key = choose([key for key in header if key != "__metadata__"], name)
+    entry = header[key]
     first, last = entry["data_offsets"]
-    dtype = _readable(_DTYPES.get(entry["dtype"], entry["dtype"]), name)
-    place = Place(dtype, tuple(entry["shape"]), 8 + length + first)
+    dtype = _readable((_DTYPES | _SCALED).get(entry["dtype"], entry["dtype"]), name)
+    place = Place(dtype, tuple(entry["shape"]), 8 + length + first, key)
     if first < 0 or last - first != place.bytes or any(side < 0 for side in place.shape):
         raise ValueError(f"{name} is corrupt: its head's shape and its {last - first} bytes disagree; fetch it again")
     return place
@@ -205,12 +236,13 @@ def _in_safetensors(file: BinaryIO, name: str, choose: Choose) -> Place:
 
 def _in_zip(file: BinaryIO, name: str, choose: Choose) -> Place:
     tensors, records = pickled.directory(file, name)
-    head = tensors[choose(tensors, name)]
+    key = choose(tensors, name)
+    head = tensors[key]
     if not head.is_contiguous():
         raise ValueError(f"the head in {name} is stored transposed or with gaps: save it again as .contiguous()")
     record = records[head.untyped_storage().record]
     start = head.storage_offset() * head.dtype.itemsize
-    place = Place(_readable(head.dtype, name), tuple(head.shape), start)
+    place = Place(_readable(head.dtype, name), tuple(head.shape), start, key)
     if start + place.bytes > record.file_size:
         raise ValueError(f"{name} is corrupt: its head is longer than the storage it names; fetch it again")
     # The directory at the end of a zip does not say how long the record's own header is: that one is read.
@@ -221,7 +253,7 @@ def _in_zip(file: BinaryIO, name: str, choose: Choose) -> Place:
 
 
 def _readable(dtype: torch.dtype | str, name: str) -> torch.dtype:
-    if dtype not in _DTYPES.values():
+    if dtype not in (*_DTYPES.values(), *_SCALED.values()):
         known = ", ".join(str(known).removeprefix("torch.") for known in _DTYPES.values())
         raise ValueError(
             f"the head in {name} is stored as {dtype}: expected one of {known}; convert it, or use another revision"

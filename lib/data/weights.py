@@ -70,12 +70,18 @@ def load(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
 
 def read_head(folder: Path, rows: int | None = None) -> torch.Tensor:
     """The head (V, d) in its stored dtype, or its first rows, read without the body. Raises ValueError."""
-    head = named.head(config(folder))
-    name, file, place = tensors.find_head(_names(folder), lambda part: (folder / part).open("rb"), head.choose)
-    if file is None:
-        return tensors.legacy_head(folder / name, head.choose, rows)
-    with file:
-        return tensors.read(file, place, rows)
+    settings = config(folder)
+    try:
+        return named.head(settings).read(
+            _names(folder), lambda name: (folder / name).open("rb"), folder.__truediv__, rows
+        )
+    except ValueError as error:
+        if method := quantised(settings):
+            raise ValueError(
+                f"the head in {folder} is quantised by {method} in a way that can't be undone here ({error}): "
+                "save the model dequantised"
+            ) from error
+        raise
 
 
 def config(folder: Path) -> PreTrainedConfig:
@@ -108,6 +114,12 @@ def config(folder: Path) -> PreTrainedConfig:
         raise ValueError(f"{file} describes a model of type {kind}: expected a causal language model; use another")
     text = found.get_text_config()
     return text if MODEL_FOR_CAUSAL_LM_MAPPING[type(found)].config_class is type(text) else found
+
+
+def quantised(settings: PreTrainedConfig) -> str | None:
+    """By which method a model is quantised, by its configuration."""
+    found = getattr(settings, "quantization_config", None) or {}
+    return found.get("quant_method") if isinstance(found, dict) else str(found.quant_method)
 
 
 def tied(settings: PreTrainedConfig) -> bool:
