@@ -34,7 +34,7 @@ def judge(curves: Sequence[Curve], min_rise: float = 0.005, draws: int = 40, see
     if not curves:
         raise ValueError("there is no loss curve to judge: pass at least one file")
     runs = [_run(curve, min_rise, draws, seed) for curve in curves]
-    criterion = {"smallest_rise": min_rise, "told_rise": 2 * min_rise, "deviations": DEVIATIONS}
+    criterion = {"smallest_rise": min_rise, "told_rise": 2 * min_rise, "deviations": DEVIATIONS, "diverged": DIVERGED}
     criterion |= {"power": POWER, "fewest_points": FEWEST, "level": LEVEL, "draws": draws, "seed": seed}
     seeds = _seeds(runs, min_rise, seed) if len(runs) > 1 else None
     return _plain({"schema": SCHEMA, "version": VERSION, "criterion": criterion, "runs": runs, "seeds": seeds})
@@ -70,7 +70,6 @@ def _run(curve, min_rise, draws, seed):
     told = {name: told[name] for name in ("best_step", "best_loss", "final_step", "final_loss", "noise", "correlation")}
     enough = len(near[0]) >= FEWEST
     share = _redrawn(*near, min_rise, draws, seed) if enough else None
-    agreed = None if share is None else share if found.saturated else 1 - share
     return {
         "name": curve.name,
         "read": read | {"points": len(curve.steps), "averaged": width},
@@ -79,7 +78,7 @@ def _run(curve, min_rise, draws, seed):
         "reason": found.reason,
         "rise": rise,
         **told,
-        "sure": {"redrawn_saturated": share, "redrawn_alike": agreed},
+        "redrawn_saturated": share,
         "onset": _onset(*near, min_rise, seed) if found.saturated else None,
         "more": _more(found, len(near[0]), width, min_rise),
     }
