@@ -5,7 +5,9 @@ Tables (CSV, TSV; exports of Weights & Biases and of TensorBoard), JSON lines, a
 
 import json
 import re
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +69,20 @@ def read(path: str | Path, loss: str | None = None, step: str | None = None) -> 
             steps = curve.index.to_numpy(float)
             found.append(Curve(name, unit, steps, curve.to_numpy(), column, axis, len(rows), said))
     return found
+
+
+def read_all(paths: Iterable[str | Path], loss: str | None = None, step: str | None = None) -> list[Curve]:
+    """The curves of several files as `read` gives them, with their folders in the names where these would be equal."""
+    found = [(Path(path).expanduser(), curve) for path in paths for curve in read(path, loss, step)]
+    counts = Counter(curve.name for _, curve in found)
+    named = [
+        replace(curve, name=f"{path.absolute().parent.name}/{curve.name}") if counts[curve.name] > 1 else curve
+        for path, curve in found
+    ]
+    names = [curve.name for curve in named]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"{', '.join(twice)} is there twice: give each run a file of its own, under its own name")
+    return named
 
 
 def _table(path):
