@@ -1,4 +1,4 @@
-"""A corpus by name, as documents and as tokens, in a fixed train / validation split."""
+"""A corpus by name or by the path of one's own text, as documents and tokens, in a fixed train / validation split."""
 
 import hashlib
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ from datasets import (
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from lib.data import hub_texts, texts
+from lib.data import hub_texts, own_texts, texts
 from lib.data.cache import cache, once
 from lib.data.sources import fetch, source
 
@@ -28,8 +28,9 @@ BATCH = 256  # documents tokenised at once
 def documents(name: str, split: str | None = None) -> Dataset:
     """Clean documents of a corpus, columns `id` and `text`, in a fixed order; split: train, validation or None = all.
 
-    A document's split depends on the hash of its text alone. Raises ValueError for an unknown name or split,
-    or where there are no documents.
+    name: one of `NAMES` or `HUB_NAMES`, or a path as `own_texts` takes it. A document's split depends on the hash of
+    its text alone. Raises ValueError for an unknown name or split, a file that can't be read, or where there are no
+    documents.
     """
     _check(split)
     folder = cache() / "corpora" / f"{_safe(name)}-{fingerprint(name)}"
@@ -68,16 +69,21 @@ def token_documents(
 
 
 def fingerprint(name: str) -> str:
-    """What the documents are made from: the archive or the dataset's commit, the code that cleans them, the split."""
+    """What the documents are made from: archive, commit or one's own bytes, the code that cleans them, the split."""
+    if own_texts.is_path(name):
+        sources = [Path(module.__file__).read_text() for module in (own_texts, texts)]
+        return _digest("own", *own_texts.contents(name), *sources, str(VALIDATION))
     if name in hub_texts.READERS:
         return _digest(name, hub_texts.pinned(name), Path(hub_texts.__file__).read_text(), str(VALIDATION))
     if name not in texts.READERS:
-        raise ValueError(f"unknown corpus {name!r}: expected one of {', '.join(NAMES + HUB_NAMES)}")
+        raise ValueError(f"unknown corpus {name!r}: expected one of {', '.join(NAMES + HUB_NAMES)}, or a ./path")
     return _digest(name, source(texts.READERS[name][0]).folder.name, Path(texts.__file__).read_text(), str(VALIDATION))
 
 
 def _write(path: Path, name: str) -> None:
-    if name in hub_texts.READERS:
+    if own_texts.is_path(name):
+        found = own_texts.read(name)
+    elif name in hub_texts.READERS:
         found = hub_texts.read(name)
     else:
         archive, read = texts.READERS[name]
@@ -142,5 +148,5 @@ def _digest(*parts: str) -> str:
 
 
 def _safe(name: str) -> str:
-    """The name as part of a file name on any system."""
-    return name.replace(":", "-")
+    """The name as part of a file name on any system; what is one's own is known by its content alone."""
+    return "own" if own_texts.is_path(name) else name.replace(":", "-")
