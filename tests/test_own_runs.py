@@ -6,12 +6,13 @@ import time
 import numpy as np
 import pytest
 
-from lib.data import curves
+from lib.data import curves, public
 from lib.data.curves import Curve
 from lib.measure.saturation import saturation
 from lib.show import own_runs as show
 from lib.show.charts import bundle
 from lib.study import own_runs
+from lib.study.saturation import detect
 
 
 def curve(points, rise, noise, seed=0, name="run"):
@@ -47,6 +48,14 @@ def test_a_failure_is_no_saturation():
     (run,) = own_runs.judge([points], draws=2)["runs"]
     assert run["kind"] == "divergence" and run["more"] is None
     assert "run diverges: the loss goes" in show.verdict(own_runs.judge([points], draws=2))[0]
+
+
+def test_published_runs_get_the_verdict_of_chapter_three():
+    found = detect(public.losses().query("seed == 5"), ["model", "width", "seed"]).set_index("model")
+    for model, points in public.losses().query("seed == 5").groupby("model"):
+        one = Curve(model, "step", points.step.to_numpy(float), points.loss.to_numpy(), "loss", "step", len(points), ())
+        (run,) = own_runs.judge([one], draws=2)["runs"]
+        assert run["kind"] == found.kind[model] and run["rise"]["value"] == found.effect[model]
 
 
 def test_as_many_points_as_it_asks_for_settle_an_open_curve():

@@ -22,6 +22,7 @@ NOISE = 0.02  # of such a point, at most, if there are enough to average
 POWER = 0.8  # chance of finding the rise that further points are counted for
 LEVEL = 0.95  # of intervals of the onset and over runs
 UNSETTLED = "noise"
+REDRAWN = ("saturation", "still falling", "noise")  # what a trend that falls and rises once can tell from one another
 
 
 def judge(curves: Sequence[Curve], min_rise: float = 0.005, draws: int = 40, seed: int = 0) -> dict:
@@ -68,8 +69,8 @@ def _run(curve, min_rise, draws, seed):
     read = {"column": curve.column, "axis": curve.axis, "unit": curve.unit, "rows": curve.rows, "said": curve.said}
     told = dataclasses.asdict(found)
     told = {name: told[name] for name in ("best_step", "best_loss", "final_step", "final_loss", "noise", "correlation")}
-    enough = len(near[0]) >= FEWEST
-    share = _redrawn(*near, min_rise, draws, seed) if enough else None
+    drawable = len(near[0]) >= FEWEST and found.kind in REDRAWN
+    share = _redrawn(*near, min_rise, draws, seed) if drawable else None
     return {
         "name": curve.name,
         "read": read | {"points": len(curve.steps), "averaged": width},
