@@ -3,10 +3,13 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from lib.data import curves
-from lib.data.points import lines
+from lib.data.points import lines, points
 
 
 @pytest.fixture
@@ -196,6 +199,24 @@ def test_files_of_one_name_are_told_apart_by_their_folders(tmp_path):
     assert [curve.name for curve in curves.read_all(paths)] == ["a/run", "b/run"]
     with pytest.raises(ValueError, match="a/run is there twice"):
         curves.read_all(paths[:1] * 2)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.one_of(st.integers(-3, 30).map(str), st.sampled_from(["", "x", "nan", "1e3", " 7 ", "inf"])),
+            st.one_of(st.floats(-1, 9).map(str), st.sampled_from(["", "text", "NaN", "None", "-inf", "0", "1e400"])),
+        ),
+        max_size=40,
+    )
+)
+@settings(max_examples=150, deadline=None)
+def test_whatever_a_log_holds_gives_a_curve_or_sentences(rows):
+    cells = pd.DataFrame(rows, columns=["step", "loss"], dtype=str)
+    found, said = points(cells.step, cells.loss)
+    steps, losses = found.index.to_numpy(float), found.to_numpy()
+    assert (np.diff(steps) > 0).all() and (steps >= 0).all() and (losses > 0).all() and np.isfinite(losses).all()
+    assert all(np.isfinite(steps)) and (said or len(found) == len(rows))
 
 
 def test_rows_in_words():

@@ -38,21 +38,21 @@ def table(numbers: dict) -> pd.DataFrame:
     """One row for each run, with headings in words; rises and noise in per cent."""
     rows = []
     for run in numbers["runs"]:
-        onset = run["onset"] or {}
+        unit, onset = run["read"]["unit"], run["onset"] or {}
         rows.append(
             {
                 "run": run["name"],
                 "points": run["read"]["points"],
-                "kind": run["kind"],
-                "best_step": run["best_step"],
-                "best_loss": run["best_loss"],
-                "final_loss": run["final_loss"],
+                "verdict": "open" if run["more"] else run["kind"],
                 "rise %": 100 * run["rise"]["value"],
                 "from %": 100 * run["rise"]["low"],
                 "to %": 100 * run["rise"]["high"],
-                "noise %": 100 * run["noise"],
-                "onset": onset.get("step"),
+                f"from {unit}": onset.get("step"),
                 "redrawn, saturated": run["redrawn_saturated"],
+                f"lowest at {unit}": run["best_step"],
+                "lowest loss (nats)": run["best_loss"],
+                "last loss (nats)": run["final_loss"],
+                "noise %": 100 * run["noise"],
             }
         )
     return pd.DataFrame(rows)

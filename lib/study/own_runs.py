@@ -28,9 +28,16 @@ REDRAWN = ("saturation", "still falling", "noise")  # what a trend that falls an
 def judge(curves: Sequence[Curve], min_rise: float = 0.005, draws: int = 40, seed: int = 0) -> dict:
     """What each curve does, how sure that is and what would settle it; several curves are seeds of one setting.
 
-    min_rise: the smallest relative rise that counts. draws: how often each curve is drawn anew. Returns numbers that
-    JSON can hold: schema, version, criterion, runs (one entry for each curve, see `_run`) and seeds (None for a single
-    curve). Relative quantities are fractions, losses nats, what is not known is None. Raises ValueError without curves.
+    min_rise: the smallest relative rise that counts. draws: how often each curve is drawn anew. Raises ValueError
+    without curves. Returns numbers that JSON can hold, relative ones as fractions, None for what is not known:
+
+    schema, version; criterion: what decides, by name.
+    runs: for each curve its name, read (column, axis, unit, rows, points, averaged: points to a mean, said), the fields
+    of `measure.saturation.Saturation` with its effect as rise (value, low, high), redrawn_saturated (share of curves
+    with its trend and new noise that saturate), onset (step, low, high) and more (points that would settle what is
+    open, factor: how many times as many that makes, rise: the one that they would tell).
+    seeds: None for a single curve, else what `public.by_width` says of the runs of one model; calm: runs without a
+    spike, onset_first and onset_last.
     """
     if not curves:
         raise ValueError("there is no loss curve to judge: pass at least one file")
@@ -61,7 +68,7 @@ def drawn(curves: Sequence[Curve], marks: int = 1200) -> pd.DataFrame:
 
 
 def _run(curve, min_rise, draws, seed):
-    """One entry: how the file was read, what the detector found, how sure, since when, and what would settle it."""
+    """One entry of `judge`."""
     steps, losses, width = _points(curve)
     found = saturation(steps, losses, min_rise)
     near = _near(steps, losses)
@@ -151,7 +158,7 @@ def _more(found, near, width, min_rise):
         np.log1p(told) / (DEVIATIONS + stats.norm.ppf(POWER)), max(effect, np.log1p(told) - effect) / DEVIATIONS
     )
     factor = max((error / target) ** 2, FEWEST / near)
-    return {"rise": told, "factor": factor, "points": int(np.ceil((factor - 1) * near * width)), "spacing": width}
+    return {"rise": told, "factor": factor, "points": int(np.ceil((factor - 1) * near * width))}
 
 
 def _seeds(runs, min_rise, seed, draws=2000):
