@@ -63,19 +63,24 @@ def paper():
 
 
 def bundle(spec, **_):
-    """Mimebundle of a Vega-Lite spec: HTML with an SVG inside, PNG, and the description as plain text."""
+    """Mimebundle of a Vega-Lite spec: `markup`, PNG, and the description as plain text."""
+    text = markup(spec)
+    png = vl_convert.vegalite_to_png(spec, scale=2)
+    return {"text/html": text, "image/png": base64.b64encode(png).decode(), "text/plain": spec["description"]}
+
+
+def markup(spec: dict) -> str:
+    """HTML of a Vega-Lite spec: a static SVG, and the spec itself. Raises ValueError without a description."""
     description = spec.get("description")
     if not description:
         raise ValueError("a chart has no description; pass description= to alt.Chart: it is read aloud to the blind")
     svg = vl_convert.vegalite_to_svg(spec)
     svg = re.sub(r'(id="|url\(#)', rf"\g<1>v{zlib.crc32(svg.encode()):x}-", svg)  # ids stay unique on a page
-    png = vl_convert.vegalite_to_png(spec, scale=2)
     data = json.dumps(spec).replace("<", "\\u003c")  # keeps `</script>` out of the element
-    markup = (
+    return (
         f'<div class="vl-chart" role="img" aria-label="{html.escape(description)}">{svg}'
         f'<script type="application/json">{data}</script></div>'
     )
-    return {"text/html": markup, "image/png": base64.b64encode(png).decode(), "text/plain": description}
 
 
 alt.renderers.register("paper", bundle)
