@@ -12,7 +12,7 @@ NEEDS := 2.3 GB of disk and about 0.5 GB of packages (Linux without a CPU wheel 
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help book test suite inputs chapter try-run picture notebooks lab serve bench lint clean
+.PHONY: help book test suite inputs chapter try-run report picture notebooks lab serve bench lint clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -43,6 +43,9 @@ chapter: $(READY)  ## one chapter: make chapter CH=04b_spectra P="-p seed 3"
 try-run: inputs  ## train models of the suite's kind with anything changed: make try-run P="-p width 16 -p kappa 2^-12"
 	@$(RUN) lib.run.chapter lab_training --profile $(PROFILE) $(if $(FRESH),--fresh) $(P)
 	@$(RUN) lib.show.page _build/$(if $(P),tries,notebooks)
+
+report: $(VENV)/.ready  ## one page on any model, MODEL="ADDRESS ..." [CORPUS=...] [OUT=...], or on loss curves, LOSS="FILE ..."
+	@$(RUN) lib.run.report $(MODEL) $(if $(CORPUS),--corpus $(CORPUS)) $(if $(LOSS),--loss $(LOSS)) $(if $(OUT),--out $(OUT))
 
 picture: suite  ## the picture of the README and of the first page, from chapter 8
 	@$(RUN) lib.run.chapter 08_causes --profile $(PROFILE)

@@ -10,7 +10,7 @@ from lib.data import curves, public
 from lib.data.curves import Curve
 from lib.measure.saturation import saturation
 from lib.show import own_runs as show
-from lib.show.charts import bundle
+from lib.show import report
 from lib.study import own_runs
 from lib.study.saturation import detect
 
@@ -104,8 +104,8 @@ def test_numbers_are_json_and_the_page_draws_them():
     assert len(drawn) <= 1200 and set(drawn.series) == {"points", "means"} and set(drawn.run) == {"seed 0", "seed 1"}
     page = show.blocks(numbers, drawn)
     assert len(show.table(numbers)) == 2
-    for chart in (content for kind, content in page if kind == "chart"):
-        assert "<svg" in bundle(chart.to_dict())["text/html"]
+    for block in (block for block in page if isinstance(block, report.Chart)):
+        assert "<svg" in report.markup(block)
     assert numbers == own_runs.judge(runs, draws=5)
 
 
@@ -117,6 +117,6 @@ def test_a_hundred_thousand_rows_take_less_than_five_seconds(tmp_path):
     found = curves.read_all([path])
     numbers = own_runs.judge(found)
     page = show.blocks(numbers, own_runs.drawn(found))
-    markup = [bundle(content.to_dict()) for kind, content in page if kind == "chart"]
+    markup = [report.markup(block) for block in page if isinstance(block, report.Chart)]
     assert time.process_time() - start < 5
-    assert numbers["runs"][0]["saturated"] and sum(len(one["text/html"]) for one in markup) < 1e6
+    assert numbers["runs"][0]["saturated"] and sum(map(len, markup)) < 1e6

@@ -1,12 +1,10 @@
-"""The page on loss curves of the reader's own: what each does, in sentences, two charts and a table.
-
-A page is a list of blocks, each a kind (heading, text, list, table, chart) and its content.
-"""
+"""The page on loss curves of the reader's own: what each does, in sentences, two charts and a table."""
 
 import altair as alt
 import pandas as pd
 
 from lib.show import charts
+from lib.show.report import Block, Bullets, Chart, Heading, Paragraph, Table
 
 HIGHEST = 8  # per cent above the lowest; what is higher is cut, as in chapter 3
 MARKS = {"lowest": "best", "last": "final"}
@@ -20,12 +18,12 @@ VERDICTS = {
 }
 
 
-def blocks(numbers: dict, curves: pd.DataFrame) -> list[tuple[str, object]]:
+def blocks(numbers: dict, curves: pd.DataFrame) -> list[Block]:
     """The page of `study.own_runs.judge`'s numbers and `study.own_runs.drawn`'s curves."""
-    page = [("heading", "Does it saturate?"), ("list", verdict(numbers))]
-    page += [("heading", "The curves"), ("chart", near(curves, numbers)), ("chart", whole(curves))]
-    page += [("heading", "The numbers"), ("table", table(numbers)), ("text", _criterion(numbers["criterion"]))]
-    return [*page, ("heading", "How the files were read"), ("list", _readings(numbers))]
+    page = [Heading("Does it saturate?"), Bullets(verdict(numbers))]
+    page += [Heading("The curves"), Chart(near(curves, numbers)), Chart(whole(curves))]
+    page += [Heading("The numbers"), Table(table(numbers)), Paragraph(_criterion(numbers["criterion"]))]
+    return [*page, Heading("How the files were read"), Bullets(_readings(numbers))]
 
 
 def verdict(numbers: dict) -> list[str]:
