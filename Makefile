@@ -45,7 +45,7 @@ try-run: inputs  ## train models of the suite's kind with anything changed: make
 	@$(RUN) lib.show.page _build/$(if $(P),tries,notebooks)
 
 report: $(VENV)/.ready  ## one page on any model, MODEL="ADDRESS ..." [CORPUS=...] [OUT=...], or on loss curves, LOSS="FILE ..."
-	@$(RUN) lib.run.report $(MODEL) $(if $(CORPUS),--corpus $(CORPUS)) $(if $(LOSS),--loss $(LOSS)) $(if $(OUT),--out $(OUT))
+	@$(RUN) lib.run.report $(MODEL) $(if $(CORPUS),--corpus $(CORPUS)) $(if $(LOSS),--loss $(LOSS)) $(if $(OUT),--out $(OUT)) $(P)
 
 picture: suite  ## the picture of the README and of the first page, from chapter 8
 	@$(RUN) lib.run.chapter 08_causes --profile $(PROFILE)

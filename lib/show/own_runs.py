@@ -7,6 +7,8 @@ from lib.show import charts
 from lib.show.report import Block, Bullets, Chart, Heading, Paragraph, Table
 
 HIGHEST = 8  # per cent above the lowest; what is higher is cut, as in chapter 3
+NEAR = "Near the lowest loss: the points, pale, and the means over neighbours that the detector compares."
+WHOLE = "From the first step to the last, on a logarithmic axis."
 MARKS = {"lowest": "best", "last": "final"}
 VERDICTS = {
     "saturation": "saturates",
@@ -21,7 +23,7 @@ VERDICTS = {
 def blocks(numbers: dict, curves: pd.DataFrame) -> list[Block]:
     """The page of `study.own_runs.judge`'s numbers and `study.own_runs.drawn`'s curves."""
     page = [Heading("Does it saturate?"), Bullets(verdict(numbers))]
-    page += [Heading("The curves"), Chart(near(curves, numbers)), Chart(whole(curves))]
+    page += [Heading("The curves"), Chart(near(curves, numbers), NEAR), Chart(whole(curves), WHOLE)]
     page += [Heading("The numbers"), Table(table(numbers)), Paragraph(_criterion(numbers["criterion"]))]
     return [*page, Heading("How the files were read"), Bullets(_readings(numbers))]
 

@@ -20,6 +20,7 @@ COLOURS = """
 :root { color-scheme: light dark; --pst-color-text-base: light-dark(#222, #ddd);
   --pst-color-surface: light-dark(#f4f4f4, #242424); --pst-color-border: light-dark(#ccc, #555); }
 figure { margin-inline: 0; } figcaption { font-size: .9rem; }
+table.book-table { display: table; }
 """
 
 
