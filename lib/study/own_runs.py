@@ -14,7 +14,6 @@ from scipy import optimize, stats
 from lib.data.curves import Curve
 from lib.measure import onset
 from lib.measure.saturation import BINS, DEVIATIONS, DIVERGED, FEWEST, saturation
-from lib.study import public
 
 SCHEMA, VERSION = "loss-curves", 1
 POINTS = 400  # of a curve that the detector sees: the published ones have up to 154
@@ -163,6 +162,8 @@ def _more(found, near, width, min_rise):
 
 def _seeds(runs, min_rise, seed, draws=2000):
     """All runs together as `public.by_width` takes the runs of one model, with the share, the rise and its interval."""
+    from lib.study import public  # brings torch and lm-eval along, which a single curve need not wait for
+
     rows = [run["rise"] | {name: run[name] for name in ("name", "kind", "saturated")} for run in runs]
     found = pd.DataFrame(rows).rename(columns={"value": "effect"})
     calm = found.kind != "spike"
@@ -172,18 +173,8 @@ def _seeds(runs, min_rise, seed, draws=2000):
     onsets = [run["onset"]["step"] if run["onset"] else np.nan for run in runs]
     found = found.assign(error=error, onset=onsets, model="own", width=0)
     together = public.by_width(found, min_rise, draws, seed).iloc[0]
-    names = (
-        "runs",
-        "saturated",
-        "share",
-        "share_low",
-        "share_high",
-        "rise",
-        "rise_low",
-        "rise_high",
-        "spread",
-        "seeds",
-    )
+    names = ["runs", "saturated", "spread", "seeds"]
+    names += [f"{name}{end}" for name in ("share", "rise") for end in ("", "_low", "_high")]
     steps = [step for step in onsets if np.isfinite(step)]
     first, last = (min(steps), max(steps)) if steps else (None, None)
     about = {"calm": int(calm.sum()), "onset": together.onset, "onset_first": first, "onset_last": last}
