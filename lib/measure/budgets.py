@@ -85,8 +85,8 @@ def depth(budget: float, kind: str, width: int, vocabulary: int, context: int, t
     found = Shape(width, max(1, 1 + round((budget - start) / layer)), vocabulary, context, tied)
     if abs(getattr(found, kind) / budget - 1) > TOLERANCE:
         raise ValueError(
-            f"width {width} has {getattr(found, kind):,} {kind} at {found.layers} layers, not within {TOLERANCE:.0%} of "
-            f"{budget:,.0f}: choose another width or budget."
+            f"width {width} has {getattr(found, kind):,} {kind} at {found.layers} layers, not within {TOLERANCE:.0%} "
+            f"of {budget:,.0f}: choose another width or budget."
         )
     return found
 
@@ -95,5 +95,7 @@ def steps(shape: Shape, flops: float, tokens_per_step: int) -> int:
     """Steps after which training has cost so many operations, rounded. Raises ValueError where that is none."""
     found = round(flops / (shape.flops * tokens_per_step))
     if found < 1:
-        raise ValueError(f"{flops:.3g} operations are less than a step of width {shape.width}: give it a larger budget.")
+        raise ValueError(
+            f"{flops:.3g} operations are less than a step of width {shape.width}: give it a larger budget."
+        )
     return found

@@ -1,0 +1,127 @@
+"""How wide? (chapter 7b): runs of several widths at a fixed budget, their fitted best, and the rule that is tested.
+
+The budgets are data in widths.toml. A setting fixes the parameters of the body, all parameters, or the operations of
+training; what the budget leaves, a depth or a number of steps, is solved for each width by `lib.measure.budgets`.
+"""
+
+import math
+import tomllib
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pandas as pd
+
+from lib.measure.budgets import Shape, depth, steps
+from lib.run import kept
+from lib.study import trials
+
+FILE = Path(__file__).with_name("widths.toml")
+SEEDS = range(3)
+HEAD = 8  # dimensions of an attention head: a quarter of them turn, two at a time
+RATE, NARROW = 0.02, 32  # the highest learning rate, up to this width; beyond, it falls with the root
+WORDS = {"body": "non-embedding parameters", "parameters": "all parameters", "compute": "training operations"}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A budget and the widths that share it; layers where steps are solved for, steps where layers are."""
+
+    fixed: str
+    budget: float
+    vocabulary: int
+    tied: bool
+    widths: tuple[int, ...]
+    layers: int | None = None
+    steps: int | None = None
+    rates: tuple[float, ...] = (1,)
+
+    @property
+    def name(self) -> str:
+        """In words."""
+        amount = f"{self.budget:.2g} operations" if self.fixed == "compute" else f"{self.budget:,.0f} {self.fixed}"
+        deep = f", {self.layers} layers" if self.layers else ""
+        return f"{amount}{deep}, V {self.vocabulary:,}, {'tied' if self.tied else 'untied'}"
+
+    def shape(self, width: int) -> Shape:
+        """Of a model of this width that the budget allows."""
+        context = common()["context"]
+        if self.layers:
+            return Shape(width, self.layers, self.vocabulary, context, self.tied)
+        return depth(self.budget, self.fixed, width, self.vocabulary, context, self.tied)
+
+    def length(self, width: int) -> int:
+        """Steps that it is trained for."""
+        return self.steps or steps(self.shape(width), self.budget, common()["tokens_per_step"])
+
+    def point(self, width: int, seed: int, factor: float = 1) -> dict:
+        """What a run of it is made from: settings of `lib.train.trial.Trial`."""
+        shape = self.shape(width)
+        rate = factor * RATE * min(1, math.sqrt(NARROW / width))
+        return common() | {
+            "seed": seed,
+            "width": width,
+            "layers": shape.layers,
+            "heads": width // HEAD,
+            "vocabulary": self.vocabulary,
+            "tied": self.tied,
+            "steps": self.length(width),
+            "learning_rate": float(f"{rate:.3g}"),
+        }
+
+
+def common() -> dict:
+    """What all runs share."""
+    return _plan()["common"]
+
+
+def settings() -> list[Setting]:
+    """All budgets, the longest runs first."""
+    return [Setting(**_tuples(entry)) for entry in _plan()["setting"]]
+
+
+def grid() -> list[dict]:
+    """All runs, seed by seed, so that a plan that was stopped has whole seeds."""
+    return [point for seed in SEEDS for _, point in _points(seed)]
+
+
+def runs() -> pd.DataFrame:
+    """Losses at the end of all runs, from the kept records: a row for each run.
+
+    Columns setting (its place in `settings`), width, seed, factor (of the learning rate), layers, steps, tokens,
+    parameters, share (of embedding and head among them), flops_share (of the head among the operations), loss (nats).
+    """
+    about = [entry for seed in SEEDS for entry, _ in _points(seed)]
+    ends = kept.run(trials.trained, grid(), text="laptop").query("step > 0")
+    return pd.DataFrame(about).assign(loss=ends.loss.to_numpy())
+
+
+def _points(seed):
+    """(what is told of a run, what it is made from) for all runs of a seed."""
+    found = []
+    for number, setting in enumerate(settings()):
+        for width in setting.widths:
+            shape = setting.shape(width)
+            about = {
+                "setting": number,
+                "width": width,
+                "seed": seed,
+                "layers": shape.layers,
+                "steps": setting.length(width),
+                "tokens": setting.length(width) * common()["tokens_per_step"],
+                "parameters": shape.parameters,
+                "share": shape.share,
+                "flops_share": shape.flops_share,
+            }
+            factors = setting.rates if seed == SEEDS[0] else setting.rates[:1]
+            found += [(about | {"factor": factor}, setting.point(width, seed, factor)) for factor in factors]
+    return found
+
+
+@cache
+def _plan():
+    return tomllib.loads(FILE.read_text(encoding="utf-8"))
+
+
+def _tuples(entry):
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in entry.items()}
