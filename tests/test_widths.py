@@ -1,0 +1,77 @@
+"""The grid meets its budgets; the rule's checks pass and fail on runs whose best width is known."""
+
+import collections
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib.data import rules
+from lib.study import trials, width_rule, widths
+
+
+def planted(curve, noise=0.002):
+    """Runs of the whole grid with losses that a function of (setting, what is known of a run) gives."""
+    rng, settings = np.random.default_rng(0), widths.settings()
+    about = [entry for seed in widths.SEEDS for entry, _ in widths._points(seed)]
+    losses = [curve(settings[entry["setting"]], entry) + rng.normal(0, noise) for entry in about]
+    return pd.DataFrame(about).assign(loss=losses)
+
+
+def by_share(setting, entry):
+    """Best where the head takes half of the operations, better untied."""
+    return 5 + 0.5 * (entry["flops_share"] - 0.55) ** 2 + 0.1 * setting.tied
+
+
+def by_width(setting, entry):
+    """The wider the better, better tied, one rate as good as another."""
+    return 5 - 0.1 * np.log2(entry["width"]) - 0.1 * setting.tied
+
+
+def test_every_run_can_be_had_and_none_is_asked_for_twice():
+    grid = widths.grid()
+    assert len({repr(point) for point in grid}) == len(grid)
+    for point in grid:
+        trials.points(point)
+    seeds = collections.Counter(point["seed"] for point in grid)
+    assert set(seeds) == {0, 1, 2}
+
+
+def test_runs_of_a_budget_spend_the_same():
+    for setting in widths.settings():
+        shapes = [setting.shape(width) for width in setting.widths]
+        if setting.fixed == "compute":
+            size = widths.common()["tokens_per_step"]
+            spent = [shape.flops * setting.length(shape.width) * size for shape in shapes]
+            assert spent == pytest.approx([setting.budget] * len(spent), rel=0.01)
+        else:
+            assert [getattr(shape, setting.fixed) for shape in shapes] == pytest.approx(
+                [setting.budget] * len(shapes), rel=0.06
+            )
+
+
+def test_a_planted_share_is_found_and_serves():
+    runs = planted(by_share)
+    found = width_rule.profiles(runs, draws=100)
+    checks = width_rule.checks(runs, found)
+    assert set(checks) == set(rules.width().checks)
+    assert checks["operations"] is not False
+    assert checks["tied"] is False
+    served = [one.served("flops_share", 0.02) for one in found if one.setting.budget == 8e11]
+    low, high = width_rule.shared(served)
+    assert 0.4 < low < 0.55 < high < 0.7
+
+
+def test_where_wider_is_better_the_advice_passes_and_no_share_serves():
+    runs = planted(by_width)
+    checks = width_rule.checks(runs, width_rule.profiles(runs, draws=100))
+    assert checks["body"] and checks["shallow"] and checks["tied"] and checks["rate"]
+    assert checks["inside"] is False
+    assert not checks["one"]
+
+
+def test_a_better_rate_is_seen_to_change_the_best_width():
+    runs = planted(lambda setting, entry: by_width(setting, entry) - (entry["factor"] == 0.5) * 10 / entry["width"])
+    row = width_rule.best_with_rates(runs).iloc[0]
+    assert row.alone > row.chosen
+    assert row.gained > 0.1
