@@ -13,7 +13,13 @@ from lib.study import trials, width_rule, widths
 def planted(curve, noise=0.002):
     """Runs of the whole grid with losses that a function of (setting, what is known of a run) gives."""
     rng, settings = np.random.default_rng(0), widths.settings()
-    about = [entry for seed in widths.SEEDS for entry, _ in widths._points(seed)]
+    about = [
+        {"setting": number} | setting.about(width, seed, factor)
+        for number, setting in enumerate(settings)
+        for width in setting.widths
+        for seed, factors in zip(widths.SEEDS, (setting.rates, (1,), (1,)), strict=True)
+        for factor in factors
+    ]
     losses = [curve(settings[entry["setting"]], entry) + rng.normal(0, noise) for entry in about]
     return pd.DataFrame(about).assign(loss=losses)
 

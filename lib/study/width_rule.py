@@ -84,6 +84,28 @@ def summary(found: list[Profile]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def drawn(found: list[Profile], places: int = 40) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Points and fitted lines, above the lowest mean of each budget: fixed, budget, width, above, and low and high."""
+    points, lines = [], []
+    for one in found:
+        about, lowest = {"fixed": widths.WORDS[one.setting.fixed], "budget": one.setting.name}, one.means.loss.min()
+        losses = one.means[["loss", "low", "high"]] - lowest
+        points.append(losses.rename(columns={"loss": "above"}).reset_index().assign(**about))
+        line = np.geomspace(one.fitted.low, one.fitted.high, places)
+        lines.append(pd.DataFrame(about | {"width": line, "above": one.fitted.loss(line) - lowest}))
+    return pd.concat(points, ignore_index=True), pd.concat(lines, ignore_index=True)
+
+
+def chosen(found: list[Profile]) -> pd.DataFrame:
+    """The means of all budgets with what a reader chooses by: vocabulary, tied (in words), budget (in words)."""
+    frames = []
+    for one in found:
+        tied = "tied" if one.setting.tied else "untied"
+        about = {"vocabulary": one.setting.vocabulary, "tied": tied, "budget": one.setting.amount}
+        frames.append(one.means.reset_index().assign(**about))
+    return pd.concat(frames, ignore_index=True)
+
+
 def shared(served: list[tuple[float, float]]) -> tuple[float, float]:
     """Where the ranges that serve single budgets overlap, least and largest; NaN where they don't."""
     low, high = np.max([low for low, _ in served]), np.min([high for _, high in served])

@@ -13,14 +13,15 @@ from pathlib import Path
 import pandas as pd
 
 from lib.measure.budgets import Shape, depth, steps
-from lib.run import kept
+from lib.run import kept, sweep
 from lib.study import trials
 
 FILE = Path(__file__).with_name("widths.toml")
 SEEDS = range(3)
 HEAD = 8  # dimensions of an attention head: a quarter of them turn, two at a time
 RATE, NARROW = 0.02, 32  # the highest learning rate, up to this width; beyond, it falls with the root
-WORDS = {"body": "non-embedding parameters", "parameters": "all parameters", "compute": "training operations"}
+UNITS = {"body": "parameters in the body", "parameters": "parameters", "compute": "operations"}
+WORDS = {"body": "non-embedding parameters", "parameters": "total parameters", "compute": "training operations"}
 
 
 @dataclass(frozen=True)
@@ -37,11 +38,15 @@ class Setting:
     rates: tuple[float, ...] = (1,)
 
     @property
-    def name(self) -> str:
-        """In words."""
-        amount = f"{self.budget:.2g} operations" if self.fixed == "compute" else f"{self.budget:,.0f} {self.fixed}"
+    def amount(self) -> str:
+        """The budget in words."""
         deep = f", {self.layers} layers" if self.layers else ""
-        return f"{amount}{deep}, V {self.vocabulary:,}, {'tied' if self.tied else 'untied'}"
+        return f"{_short(self.budget)} {UNITS[self.fixed]}{deep}"
+
+    @property
+    def name(self) -> str:
+        """All of it in words."""
+        return f"{self.amount}, V {self.vocabulary:,}, {'tied' if self.tied else 'untied'}"
 
     def shape(self, width: int) -> Shape:
         """Of a model of this width that the budget allows."""
@@ -54,14 +59,28 @@ class Setting:
         """Steps that it is trained for."""
         return self.steps or steps(self.shape(width), self.budget, common()["tokens_per_step"])
 
+    def about(self, width: int, seed: int, factor: float = 1) -> dict:
+        """What is told of a run: a row of `runs` without its loss."""
+        shape, length = self.shape(width), self.length(width)
+        return {
+            "width": width,
+            "seed": seed,
+            "factor": factor,
+            "layers": shape.layers,
+            "steps": length,
+            "tokens": length * common()["tokens_per_step"],
+            "parameters": shape.parameters,
+            "share": shape.share,
+            "flops_share": shape.flops_share,
+        }
+
     def point(self, width: int, seed: int, factor: float = 1) -> dict:
-        """What a run of it is made from: settings of `lib.train.trial.Trial`."""
-        shape = self.shape(width)
+        """What a run is made from: settings of `lib.train.trial.Trial`."""
         rate = factor * RATE * min(1, math.sqrt(NARROW / width))
         return common() | {
             "seed": seed,
             "width": width,
-            "layers": shape.layers,
+            "layers": self.shape(width).layers,
             "heads": width // HEAD,
             "vocabulary": self.vocabulary,
             "tied": self.tied,
@@ -82,7 +101,7 @@ def settings() -> list[Setting]:
 
 def grid() -> list[dict]:
     """All runs, seed by seed, so that a plan that was stopped has whole seeds."""
-    return [point for seed in SEEDS for _, point in _points(seed)]
+    return [settings()[number].point(*run) for number, *run in _wanted()]
 
 
 def runs() -> pd.DataFrame:
@@ -91,31 +110,34 @@ def runs() -> pd.DataFrame:
     Columns setting (its place in `settings`), width, seed, factor (of the learning rate), layers, steps, tokens,
     parameters, share (of embedding and head among them), flops_share (of the head among the operations), loss (nats).
     """
-    about = [entry for seed in SEEDS for entry, _ in _points(seed)]
-    ends = kept.run(trials.trained, grid(), text="laptop").query("step > 0")
-    return pd.DataFrame(about).assign(loss=ends.loss.to_numpy())
+    about = [{"setting": number} | settings()[number].about(*run) for number, *run in _wanted()]
+    return _ended(kept.run(trials.trained, grid(), text="laptop"), about)
 
 
-def _points(seed):
-    """(what is told of a run, what it is made from) for all runs of a seed."""
-    found = []
-    for number, setting in enumerate(settings()):
-        for width in setting.widths:
-            shape = setting.shape(width)
-            about = {
-                "setting": number,
-                "width": width,
-                "seed": seed,
-                "layers": shape.layers,
-                "steps": setting.length(width),
-                "tokens": setting.length(width) * common()["tokens_per_step"],
-                "parameters": shape.parameters,
-                "share": shape.share,
-                "flops_share": shape.flops_share,
-            }
-            factors = setting.rates if seed == SEEDS[0] else setting.rates[:1]
-            found += [(about | {"factor": factor}, setting.point(width, seed, factor)) for factor in factors]
-    return found
+def live(setting: Setting, seeds: list[int], text: str) -> pd.DataFrame:
+    """The same of one budget, trained now; setting is 0. text: a profile of the suite."""
+    wanted = [(width, seed) for width in setting.widths for seed in seeds]
+    frame = sweep.run(trials.trained, [setting.point(*run) for run in wanted], text=text)
+    return _ended(frame, [{"setting": 0} | setting.about(*run) for run in wanted])
+
+
+def _short(number):
+    return f"{number:,.0f}" if number < 1e9 else f"{number / 1e12:g} trillion"
+
+
+def _ended(frame, about):
+    return pd.DataFrame(about).assign(loss=frame.loss[frame.step > 0].to_numpy())
+
+
+def _wanted():
+    """(place of the setting, width, seed, factor of the learning rate) of all runs."""
+    return [
+        (number, width, seed, factor)
+        for seed in SEEDS
+        for number, setting in enumerate(settings())
+        for width in setting.widths
+        for factor in (setting.rates if seed == SEEDS[0] else setting.rates[:1])
+    ]
 
 
 @cache
