@@ -7,7 +7,7 @@ import pandas as pd
 
 from lib.show import charts
 
-TICKS = [8, 16, 24, 32, 48, 64, 96, *(2**power for power in range(7, 15))]
+TICKS = [8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, *(2**power for power in range(10, 15))]
 WIDTH = alt.X("width:Q", title="width d").scale(type="log", base=2, nice=False, padding=12).axis(values=TICKS)
 LOSS = alt.Y("loss:Q", title="loss, nats per token").scale(zero=False)
 SHARES = {"share": "embedding and head, of the parameters", "flops_share": "head, of the operations"}

@@ -13,7 +13,7 @@ from lib.study import widths
 KINDS = {  # of which a budget leaves more or less to a width; values that are tried
     "share": np.arange(0.05, 0.98, 0.01),  # of embedding and head among the parameters
     "flops_share": np.arange(0.05, 0.98, 0.01),  # of the head among the operations
-    "ratio": 2 ** np.arange(-5, 9, 0.1),  # of training tokens to parameters
+    "per_parameter": 2 ** np.arange(-5, 9, 0.1),  # of training tokens to parameters
 }
 
 
@@ -55,7 +55,7 @@ def profiles(runs: pd.DataFrame, draws: int, seed: int = 0) -> list[Profile]:
         losses = {width: group.loss.to_numpy() for width, group in by_width}
         reach = {width: stats.t.ppf(0.975, len(one) - 1) * stats.sem(one) for width, one in losses.items()}
         means = by_width[["loss", "share", "flops_share", "layers", "steps", "tokens", "parameters"]].mean()
-        means["ratio"] = means.tokens / means.parameters
+        means["per_parameter"] = means.tokens / means.parameters
         means = means.assign(low=means.loss - pd.Series(reach), high=means.loss + pd.Series(reach))
         fitted = valley.fit(list(losses), [one.mean() for one in losses.values()])
         found.append(
@@ -67,7 +67,7 @@ def profiles(runs: pd.DataFrame, draws: int, seed: int = 0) -> list[Profile]:
 def summary(found: list[Profile]) -> pd.DataFrame:
     """A row for each budget: the width of lowest loss tried, the fitted one with its interval, and what it has there.
 
-    Columns budget, tried, best, low, high, share, flops_share, ratio, misfit (largest residual of the fit, nats).
+    Columns budget, tried, best, low, high, share, flops_share, per_parameter, misfit (largest residual of the fit, nats).
     """
     rows = []
     for one in found:
@@ -117,7 +117,7 @@ def checks(runs: pd.DataFrame, found: list[Profile]) -> dict[str, bool | None]:
     limits = rules.width().limits
     by = {kind: [one for one in found if one.setting.fixed == kind] for kind in widths.WORDS}
     limit, share = limits["regret"], limits["share"]
-    served = {kind: [one.served(kind, limit) for one in by["compute"]] for kind in ("flops_share", "ratio")}
+    served = {kind: [one.served(kind, limit) for one in by["compute"]] for kind in ("flops_share", "per_parameter")}
     inside = [one.setting.widths[0] < one.best[1] and one.best[2] < one.setting.widths[-1] for one in found]
     return {
         "inside": all(inside),
@@ -127,7 +127,7 @@ def checks(runs: pd.DataFrame, found: list[Profile]) -> dict[str, bool | None]:
         "half": _all(_serves(one, "share", share, limit) for one in by["parameters"]),
         "operations": _all(_serves(one, "flops_share", share, limit) for one in by["compute"]),
         "one": _overlap(served["flops_share"]),
-        "ratio": _overlap(served["ratio"]),
+        "ratio": _overlap(served["per_parameter"]),
         "left": _all(
             _left_out(by["compute"], served["flops_share"], number, limit) for number in range(len(by["compute"]))
         ),
