@@ -1,12 +1,14 @@
 """The grid meets its budgets; the rule's checks pass and fail on runs whose best width is known."""
 
 import collections
+import json
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from lib.data import rules
+from lib.run import kept, records
 from lib.study import trials, width_rule, widths
 
 
@@ -81,3 +83,15 @@ def test_a_better_rate_is_seen_to_change_the_best_width():
     row = width_rule.best_with_rates(runs).iloc[0]
     assert row.alone > row.chosen
     assert row.gained > 0.1
+
+
+def test_the_book_never_trains_what_is_kept():
+    """Every run of the plan has a sound record, and no other is kept."""
+    blobs = [records.checked(path) for path in (kept.FOLDER / "widths").glob("*.record")]
+    found = [records.manifest(blob)["parameters"] for blob in blobs]
+    wanted = [point | {"text": "laptop"} for point in widths.grid()]
+    assert sorted(map(_key, found)) == sorted(map(_key, wanted))
+
+
+def _key(parameters):
+    return json.dumps(parameters, sort_keys=True)
