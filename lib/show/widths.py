@@ -70,11 +70,11 @@ def chosen(points: pd.DataFrame) -> alt.VConcatChart:
     return alt.vconcat(*panels, description=text).add_params(*knobs).resolve_scale(x="shared")
 
 
-def planner(vocabulary: int, parameters: float, band: tuple[float, float] | None) -> alt.VConcatChart:
+def planner(vocabulary: int, parameters: float) -> alt.VConcatChart:
     """What a budget of parameters leaves for layers at each width, and the share of embedding and head.
 
-    vocabulary and parameters: where the sliders start. A band of shares is shaded where there is one. Computed in the
-    reader's browser, by the formula of `lib.measure.budgets` without norms and biases.
+    vocabulary and parameters: where the sliders start. Computed in the reader's browser, by the formula of
+    `lib.measure.budgets` without norms and biases.
     """
     slide = alt.binding_range(min=10, max=18, step=1, name="log2 V ")
     rows = alt.param("plan_rows", value=vocabulary.bit_length() - 1, bind=slide)
@@ -93,9 +93,6 @@ def planner(vocabulary: int, parameters: float, band: tuple[float, float] | None
     told.append(alt.Tooltip("share:Q", format=".0%"))
     y = alt.Y("share:Q", title="embedding and head").scale(domain=[0, 1]).axis(format=".0%")
     share = base.mark_line(point=True).encode(WIDTH, y, tooltip=told)
-    if band:
-        frame = pd.DataFrame({"low": [band[0]], "high": [band[1]]})
-        share = alt.Chart(frame).mark_rect(opacity=0.15).encode(alt.Y("low:Q"), alt.Y2("high:Q")) + share
     y = alt.Y("layers:Q", title="layers left").scale(type="log")
     left = base.mark_line(point=True, color=charts.PALETTE[1]).encode(WIDTH, y, tooltip=told)
     panels = share.properties(width=440, height=160), left.properties(width=440, height=120)

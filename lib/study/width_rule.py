@@ -13,8 +13,10 @@ from lib.study import widths
 KINDS = {  # of which a budget leaves more or less to a width; values that are tried
     "share": np.arange(0.05, 0.98, 0.01),  # of embedding and head among the parameters
     "flops_share": np.arange(0.05, 0.98, 0.01),  # of the head among the operations
-    "per_parameter": 2 ** np.arange(-5, 9, 0.1),  # of training tokens to parameters
+    "per_parameter": 2 ** np.arange(-5, 9, 0.1),  # training tokens
+    "per_product": 2 ** np.arange(-5, 9, 0.1),  # training tokens, an untied embedding not counted
 }
+TOLD = ("share", "flops_share", "per_parameter")
 
 
 @dataclass(frozen=True)
@@ -56,32 +58,45 @@ def profiles(runs: pd.DataFrame, draws: int, seed: int = 0) -> list[Profile]:
         reach = {width: stats.t.ppf(0.975, len(one) - 1) * stats.sem(one) for width, one in losses.items()}
         means = by_width[["loss", "share", "flops_share", "layers", "steps", "tokens", "parameters"]].mean()
         means["per_parameter"] = means.tokens / means.parameters
+        setting = widths.settings()[number]
+        looked_up = 0 if setting.tied else setting.vocabulary * means.index
+        means["per_product"] = means.tokens / (means.parameters - looked_up)
         means = means.assign(low=means.loss - pd.Series(reach), high=means.loss + pd.Series(reach))
         fitted = valley.fit(list(losses), [one.mean() for one in losses.values()])
-        found.append(
-            Profile(widths.settings()[number], means, fitted, valley.resampled(losses, draws, seed + int(number)))
-        )
+        found.append(Profile(setting, means, fitted, valley.resampled(losses, draws, seed + int(number))))
     return found
 
 
 def summary(found: list[Profile]) -> pd.DataFrame:
     """A row for each budget: the width of lowest loss tried, the fitted one with its interval, and what it has there.
 
-    Columns budget, tried, best, low, high, share, flops_share, per_parameter, misfit (largest residual of the fit, nats).
+    Columns budget, tried, lowest (its mean loss), best, low, high, share, flops_share, per_parameter (tokens), misfit
+    (largest residual of the fit, nats).
     """
     rows = []
     for one in found:
         best, low, high = one.best
         misfit = np.abs(one.means.loss - one.fitted.loss(one.means.index.to_numpy())).max()
-        row = {
-            "budget": one.setting.name,
-            "tried": int(one.means.loss.idxmin()),
-            "best": best,
-            "low": low,
-            "high": high,
-        }
-        rows.append(row | {kind: one.at(best, kind) for kind in KINDS} | {"misfit": misfit})
+        row = {"budget": one.setting.name, "tried": int(one.means.loss.idxmin()), "lowest": one.means.loss.min()}
+        row |= {"best": best, "low": low, "high": high} | {kind: one.at(best, kind) for kind in TOLD}
+        rows.append(row | {"misfit": misfit})
     return pd.DataFrame(rows)
+
+
+def told(found: list[Profile]) -> dict[str, float]:
+    """What two vocabularies, and two depths, do to the best at equal operations and tied; by the settings' numbers.
+
+    few and many: the vocabularies, with small-v and large-v, the fitted best widths at the smaller budget; shallow and
+    deep: the depths, with shallow-loss and deep-loss, the lowest mean losses at the larger one.
+    """
+    tied = [one for one in found if one.setting.fixed == "compute" and one.setting.tied]
+    ends = sorted({one.setting.budget for one in tied})
+    few, many = sorted((one for one in tied if one.setting.budget == ends[0]), key=lambda one: one.setting.vocabulary)
+    shallow, deep = sorted((one for one in tied if one.setting.budget == ends[-1]), key=lambda one: one.setting.layers)
+    by_vocabulary = {"few": few.setting.vocabulary, "many": many.setting.vocabulary}
+    by_depth = {"shallow": shallow.setting.layers, "deep": deep.setting.layers}
+    by_vocabulary |= {"small-v": few.best[0], "large-v": many.best[0]}
+    return by_vocabulary | by_depth | {"shallow-loss": shallow.means.loss.min(), "deep-loss": deep.means.loss.min()}
 
 
 def drawn(found: list[Profile], places: int = 40) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -104,6 +119,14 @@ def chosen(found: list[Profile]) -> pd.DataFrame:
         about = {"vocabulary": one.setting.vocabulary, "tied": tied, "budget": one.setting.amount}
         frames.append(one.means.reset_index().assign(**about))
     return pd.concat(frames, ignore_index=True)
+
+
+def serving(found: list[Profile], kind: str) -> pd.DataFrame:
+    """Where a kind serves each budget, and all of them in a last row: budget, from, to; NaN for nowhere."""
+    served = [one.served(kind, rules.width().limits["regret"]) for one in found]
+    ends = pd.DataFrame([*served, shared(served)], columns=["from", "to"])
+    ends.insert(0, "budget", [*(one.setting.name for one in found), "all of them"])
+    return ends
 
 
 def shared(served: list[tuple[float, float]]) -> tuple[float, float]:
