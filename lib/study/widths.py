@@ -36,6 +36,7 @@ class Setting:
     layers: int | None = None
     steps: int | None = None
     rates: tuple[float, ...] = (1,)
+    seeds: int = len(SEEDS)
 
     @property
     def amount(self) -> str:
@@ -135,6 +136,7 @@ def _wanted():
         (number, width, seed, factor)
         for seed in SEEDS
         for number, setting in enumerate(settings())
+        if seed < setting.seeds
         for width in setting.widths
         for factor in (setting.rates if seed == SEEDS[0] else setting.rates[:1])
     ]
