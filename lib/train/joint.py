@@ -1,0 +1,182 @@
+"""A small model trained together with any head: the nano suite's body, text and optimiser, and whatever reads it."""
+
+import copy
+import dataclasses
+import math
+import time
+
+import numpy as np
+import torch
+
+from lib.measure import anisotropy, spectra
+from lib.train import loop, neox, remedies
+from lib.train.mixture import windows
+
+LAYERS, CONTEXT, CONTEXTS = 3, 128, 256  # CONTEXTS: states whose log-probabilities make the matrix of known rank
+
+
+@dataclasses.dataclass(frozen=True)
+class Joint:
+    """A body and a head, and how they are trained."""
+
+    head: str
+    width: int
+    heads: int  # of attention
+    vocabulary: int
+    steps: int
+    tokens_per_step: int
+    learning_rate: float
+    evaluations: int
+    validation_tokens: int
+    seed: int
+
+    def __post_init__(self):
+        if self.tokens_per_step % CONTEXT or self.tokens_per_step < CONTEXT:
+            raise ValueError(f"tokens_per_step is {self.tokens_per_step}: expected a multiple of {CONTEXT}.")
+        if min(self.steps, self.evaluations) < 1:
+            raise ValueError(
+                f"there are {self.steps} steps, {self.evaluations} evaluations: expected 1 or more of each."
+            )
+
+
+@loop.fast()
+def train(joint: Joint, stream: np.ndarray, validation: np.ndarray) -> list[dict[str, float]]:
+    """Train on the second half of a stream of ids, in a drawn order; a row for each evaluation.
+
+    The first half is what a bigram head's counts are from. Columns: step, tokens, loss and train (nats: held out, and
+    the mean since the row before with penalties), seconds (of processor time for a step so far, evaluations apart),
+    parameters, head_parameters and bytes (of the head, for a token whose loss is being taken), and what `measured`
+    gives. Raises ValueError where the text is too short, FloatingPointError for a loss that is not finite.
+    """
+    half = len(stream) // 2
+    body, head = _model(joint, stream[:half])
+    batches, held_out = _batches(joint, stream[half:]), _held_out(joint, validation)
+    parameters = [*body.parameters(), *head.parameters()]
+    optimiser = torch.optim.AdamW(
+        [
+            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": loop.DECAY},
+            {"params": [p for p in parameters if p.ndim == 1], "weight_decay": 0.0},
+        ],
+        betas=loop.BETAS,
+        eps=loop.EPSILON,
+        fused=True,
+    )
+    parameters_of = {
+        "parameters": sum(p.numel() for p in body.parameters()) + head.size(),
+        "head_parameters": head.size(),
+    }
+    kept = set(np.linspace(0, joint.steps, joint.evaluations + 1).round().astype(int).tolist())
+    rows, recent, seconds = [], [], 0.0
+    for step in range(joint.steps + 1):
+        if step in kept:
+            about = {"step": step, "tokens": step * joint.tokens_per_step, "seconds": seconds / max(1, step)}
+            about["train"] = math.fsum(recent) / len(recent) if recent else math.nan
+            rows.append(about | parameters_of | measured(body, head, held_out))
+            recent.clear()
+        if step < joint.steps:
+            rows_now, start = batches(step), time.process_time()
+            recent.append(
+                _update(body, head, optimiser, rows_now, loop.learning_rate(step + 1, joint.steps, joint.learning_rate))
+            )
+            seconds += time.process_time() - start
+    return rows
+
+
+@torch.no_grad()
+def measured(body: torch.nn.Module, head: remedies.Linear, rows: torch.Tensor) -> dict[str, float]:
+    """Where a model stands on windows (n, context + 1).
+
+    loss (nats, without penalties), rank (of the log-probabilities of the first CONTEXTS contexts), anisotropy (of the
+    states), entropy and entropy_centred (singular entropy of the head, nats), bytes (see `footprint`).
+    """
+    states, targets, previous = _seen(body, rows)
+    sigma, centred = (spectra.singular_values(weight) for weight in (head.weight, spectra.centre(head.weight)))
+    return {
+        "loss": head.loss(states, targets, previous, penal=False).item(),
+        "rank": rank(head, states[:CONTEXTS], previous[:CONTEXTS]),
+        "anisotropy": anisotropy.anisotropy(states),
+        "entropy": spectra.singular_entropy(sigma),
+        "entropy_centred": spectra.singular_entropy(centred),
+        "bytes": footprint(head, states[:16], targets[:16], previous[:16]),
+    }
+
+
+@torch.no_grad()
+def rank(head: remedies.Linear, states: torch.Tensor, previous: torch.Tensor) -> int:
+    """Rank of the log-probabilities (N, V) of states (N, d) after tokens (N,), in float64."""
+    exact = copy.deepcopy(head).double()
+    return int(torch.linalg.matrix_rank(torch.cat(list(exact.log_probabilities(states.double(), previous)))))
+
+
+def footprint(head: remedies.Linear, states: torch.Tensor, targets: torch.Tensor, previous: torch.Tensor) -> float:
+    """Bytes that the loss of one token keeps for its gradient, parameters apart; a linear head's logits are 4 V."""
+    held, own = {}, {parameter.untyped_storage().data_ptr() for parameter in [*head.parameters(), *head.buffers()]}
+
+    def keep(tensor):
+        place = tensor.untyped_storage()
+        if place.data_ptr() not in own:
+            held[place.data_ptr()] = (place.nbytes(), tensor)  # the tensor, so that its place isn't given again
+        return tensor
+
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        value = head.terms(states.detach().clone().requires_grad_(), targets, previous, True)
+    return sum(size for size, _ in held.values()) / len(states) if value.requires_grad else 0.0
+
+
+def counts(stream: np.ndarray, vocabulary: int) -> torch.Tensor:
+    """How often each token (column) follows each token (row) in a stream: (V, V) float32."""
+    pairs = stream[:-1].astype(np.int64) * vocabulary + stream[1:]
+    return torch.from_numpy(np.bincount(pairs, minlength=vocabulary**2).astype(np.float32)).view(vocabulary, -1)
+
+
+def _model(joint, counted):
+    """Body and head of a run."""
+    body = neox.model(joint.width, LAYERS, joint.heads, joint.vocabulary, CONTEXT, joint.seed).gpt_neox
+    more = {}
+    if joint.head == "bigram":
+        more = {"counts": counts(counted, joint.vocabulary)}
+    if joint.head == "bias":
+        more = {"frequency": loop.log_unigram(counted, joint.vocabulary)}
+    return body, remedies.head(joint.head, joint.vocabulary, joint.width, joint.seed, **more)
+
+
+def _seen(body, rows):
+    """States (N, d), targets (N,) and tokens before them (N,), of windows (n, context + 1)."""
+    states = body(rows[:, :-1], use_cache=False).last_hidden_state.flatten(0, 1)
+    return states, rows[:, 1:].flatten(), rows[:, :-1].flatten()
+
+
+def _update(body, head, optimiser, rows, rate):
+    """One step on windows; returns the loss before it."""
+    optimiser.zero_grad()
+    loss = head.loss(*_seen(body, rows))
+    if not math.isfinite(loss.item()):
+        raise FloatingPointError(f"the loss is {loss.item()}: expected a finite one; lower the learning rate.")
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_([*body.parameters(), *head.parameters()], loop.CLIP)
+    for group in optimiser.param_groups:
+        group["lr"] = rate
+    optimiser.step()
+    return loss.item()
+
+
+def _batches(joint, stream):
+    rows, size = windows(stream, CONTEXT), joint.tokens_per_step // CONTEXT
+    if len(rows) < size * joint.steps:
+        raise ValueError(
+            f"half of the text has {len(stream):,} tokens and {joint.steps * joint.tokens_per_step:,} are asked for: "
+            "lower the steps."
+        )
+    order = np.random.default_rng(joint.seed).permutation(len(rows))
+    return lambda step: torch.from_numpy(rows[np.sort(order[step * size : (step + 1) * size])].astype(np.int64))
+
+
+def _held_out(joint, validation):
+    rows = windows(validation, CONTEXT)
+    count = joint.validation_tokens // CONTEXT
+    if not 2 <= count <= len(rows):
+        raise ValueError(
+            f"{joint.validation_tokens:,} held-out tokens are asked for: expected up to {len(validation):,}."
+        )
+    chosen = np.random.default_rng(0).permutation(len(rows))[:count]
+    return torch.from_numpy(rows[np.sort(chosen)].astype(np.int64))
