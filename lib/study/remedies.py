@@ -30,7 +30,8 @@ def trained(
 ) -> pd.DataFrame:
     """A model of a width trained with a head of a kind: a row for each evaluation, columns as `lib.train.joint.train`.
 
-    text: a profile of the suite, whose text is read; factor: times the suite's learning rate. Raises ValueError for a width or a head that there is not.
+    text: a profile of the suite, whose text is read; factor: times the suite's learning rate. Raises ValueError for a
+    width or a head that there is not.
     """
     if width not in ATTENTION:
         raise ValueError(f"width is {width}: expected one of {', '.join(map(str, ATTENTION))}.")

@@ -65,9 +65,9 @@ class Linear(torch.nn.Module):
         """Logits (n, V) of a head that is one softmax."""
         return states @ self.weight.T
 
-    def penalty(self, normaliser: torch.Tensor) -> torch.Tensor:
-        """What training adds for tokens whose softmaxes have these log normalisers (n, K), summed over tokens."""
-        return normaliser.new_zeros(())
+    def penalty(self, logits: torch.Tensor, targets: torch.Tensor, costs: torch.Tensor) -> torch.Tensor | float:
+        """What training adds, summed over tokens, for logits (n, K, V), targets (n,) and cross-entropies (n, K)."""
+        return 0.0
 
     def size(self) -> int:
         """Numbers that the head has to store."""
@@ -96,10 +96,7 @@ class Linear(torch.nn.Module):
         costs = F.cross_entropy(logits.flatten(0, 1), targets.repeat_interleave(kinds), reduction="none")
         costs = costs.view(-1, kinds)
         total = -(shares - costs).logsumexp(1).sum()
-        if not penal:
-            return total
-        right = logits.gather(2, targets[:, None, None].expand(-1, kinds, 1)).squeeze(2)
-        return total + self.penalty(costs + right)
+        return total + self.penalty(logits, targets, costs) if penal else total
 
     def _check(self, states, previous):
         if states.ndim != 2 or not len(states) or states.shape[1] != self.width:
@@ -218,16 +215,17 @@ class Centred(Linear):
 class MuLoss(Linear):
     """A linear head whose training loss has the squared length of its mean row added."""
 
-    def penalty(self, normaliser):
+    def penalty(self, logits, targets, costs):
         """Summed over tokens."""
-        return PENALTY * len(normaliser) * self.weight.mean(0).square().sum()
+        return PENALTY * len(targets) * self.weight.mean(0).square().sum()
 
 
 class ZLoss(Linear):
     """A linear head whose training loss has the square of the log of the softmax's denominator added."""
 
-    def penalty(self, normaliser):
+    def penalty(self, logits, targets, costs):
         """Summed over tokens."""
+        normaliser = costs + logits[:, 0].gather(1, targets[:, None])
         return PENALTY * normaliser.square().sum()
 
 
