@@ -12,7 +12,8 @@ from lib.measure import anisotropy, spectra
 from lib.train import loop, neox, remedies
 from lib.train.mixture import windows
 
-LAYERS, CONTEXT, CONTEXTS = 3, 128, 256  # CONTEXTS: states whose log-probabilities make the matrix of known rank
+LAYERS, CONTEXT = 3, 128
+CONTEXTS, TOGETHER = 256, 64  # states whose log-probabilities make a matrix; whose losses are taken at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +98,7 @@ def measured(body: torch.nn.Module, head: remedies.Linear, rows: torch.Tensor) -
         "anisotropy": anisotropy.anisotropy(states),
         "entropy": spectra.singular_entropy(sigma),
         "entropy_centred": spectra.singular_entropy(centred),
-        "bytes": footprint(head, states[:16], targets[:16], previous[:16]),
+        "bytes": footprint(head, states[:TOGETHER], targets[:TOGETHER], previous[:TOGETHER]),
     }
 
 
