@@ -196,6 +196,8 @@ class Wide(Linear):
     """Logits W gelu(U h) with U (m, d), m a few times d: rank m at the price of a head that much larger."""
 
     def __init__(self, vocabulary: int, width: int, seed: int = 0, wider: int = WIDER):
+        if wider < 1:
+            raise ValueError(f"an up-projection to {wider} times the width: expected 1 or more.")
         super().__init__(vocabulary, width, seed, columns=wider * width)
         self.up = self._drawn(wider * width, width)
 

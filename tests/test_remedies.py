@@ -1,0 +1,154 @@
+"""Heads beside the linear one: probabilities, gradients, chunks, memory, ranks, and runs that can be compared."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from lib.train import joint, remedies
+
+VOCABULARY, WIDTH, STATES = 96, 6, 40
+
+
+def made(kind, dtype=torch.float64):
+    """A head of a kind with weights large enough to bend it, and states, targets and previous tokens for it."""
+    generator = torch.Generator().manual_seed(0)
+    counts = torch.randint(0, 3, (VOCABULARY, VOCABULARY), generator=generator).float()
+    head = remedies.head(kind, VOCABULARY, WIDTH, seed=1, **({"counts": counts} if kind == "bigram" else {}))
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter += 0.5 * torch.randn(parameter.shape, generator=generator)
+    states = 2 * torch.randn(STATES, WIDTH, generator=generator)
+    targets, previous = torch.randint(0, VOCABULARY, (2, STATES), generator=generator)
+    return head.to(dtype), states.to(dtype), targets, previous
+
+
+def whole(head, states, targets, previous):
+    """The loss and its gradients by autograd through all log-probabilities at once, float64."""
+    states = states.detach().requires_grad_()
+    shares, logits = head.components(states, previous)
+    logged = (shares[..., None] + logits.log_softmax(-1)).logsumexp(1)
+    penal = head.penalty(logits, targets, -logits.log_softmax(-1).gather(2, _everywhere(targets, logits))[..., 0])
+    loss = F.nll_loss(logged, targets) + penal / len(states)
+    return loss, torch.autograd.grad(loss, [states, *head.parameters()])
+
+
+def _everywhere(targets, logits):
+    return targets[:, None, None].expand(-1, logits.shape[1], 1)
+
+
+@pytest.mark.parametrize("kind", remedies.HEADS)
+def test_probabilities_sum_to_one(kind):
+    head, states, _, previous = made(kind, torch.float32)
+    sums = torch.cat(list(head.log_probabilities(states, previous))).double().exp().sum(1)
+    assert (sums - 1).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("kind", remedies.HEADS)
+def test_chunks_give_the_loss_and_the_gradients_of_autograd(kind, monkeypatch):
+    head, states, targets, previous = made(kind)
+    monkeypatch.setattr(remedies, "CELLS", 7 * VOCABULARY)  # so that chunks don't divide the states
+    loss, gradients = whole(head, states, targets, previous)
+    states.requires_grad_()
+    found = head.loss(states, targets, previous)
+    found.backward()
+    assert found.item() == pytest.approx(loss.item(), rel=1e-12)
+    for own, wanted in zip([states, *head.parameters()], gradients, strict=True):
+        torch.testing.assert_close(own.grad, wanted, rtol=1e-9, atol=1e-12)
+
+
+def test_held_out_loss_has_no_penalty():
+    for kind in ("mu-loss", "z-loss"):
+        head, states, targets, previous = made(kind)
+        plain = F.cross_entropy(states @ head.weight.T, targets)
+        assert head.loss(states, targets, penal=False).item() == pytest.approx(plain.item(), rel=1e-12)
+        assert head.loss(states, targets).item() > plain.item()
+
+
+@pytest.mark.parametrize("kind", remedies.HEADS)
+def test_memory_is_at_most_a_quarter_of_the_logits(kind):
+    vocabulary, width, count = 4096, 16, 4096
+    more = {"counts": torch.ones(vocabulary, vocabulary)} if kind == "bigram" else {}
+    head, targets = remedies.head(kind, vocabulary, width, **more), torch.arange(count)
+    states, materialised = torch.randn(count, width, requires_grad=True), 4 * vocabulary * count
+    chunk = next(head._chunks(states, targets))
+    in_flight = joint.footprint(head, chunk[0], chunk[1], chunk[1]) * len(chunk[0])
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: (kept.append(t.nbytes), t)[1], lambda t: t):
+        loss = head.loss(states, targets, targets)
+    outside = 4 * (states.numel() + sum(p.numel() for p in head.parameters()))  # gradients, until they are asked for
+    loss.backward()
+    assert in_flight + outside <= materialised / 4
+    assert max(kept) <= materialised / 4
+
+
+def test_linear_head_has_rank_d_plus_one_and_a_mixture_exceeds_it():
+    for kind, rank in (("linear", WIDTH + 1), ("centred", WIDTH + 1), ("bias", WIDTH + 2)):
+        head, states, _, previous = made(kind)
+        assert joint.rank(head, states, previous) == rank
+    head = remedies.head("mixture", 8, 1, components=2).double()
+    with torch.no_grad():  # two softmaxes that lean to opposite sides, mixed by the sign of one number
+        head.weight.copy_(torch.linspace(-2, 2, 8)[:, None])
+        head.facets.copy_(torch.tensor([[[3.0]], [[-1.0]]]))
+        head.prior.copy_(torch.tensor([[2.0], [-2.0]]))
+    assert joint.rank(head, torch.linspace(-2, 2, 9)[:, None].double(), None) > 2
+
+
+def test_what_each_head_promises():
+    head, states, _, _ = made("monotonic")
+    bent = head.logits(states, None)
+    order = (states @ head.weight.T).argsort(1)
+    assert (bent.gather(1, order).diff(dim=1) >= 0).all()
+    fresh = remedies.head("monotonic", VOCABULARY, WIDTH).double()
+    plain = states @ fresh.weight.T
+    torch.testing.assert_close(fresh.logits(states, None).log_softmax(1), plain.log_softmax(1))
+    capped, states, _, _ = made("soft cap")
+    assert capped.logits(1e4 * states, None).abs().max() <= remedies.CAP
+    centred, states, _, _ = made("centred")
+    torch.testing.assert_close(
+        next(centred.log_probabilities(states)), (states @ centred.weight.T).log_softmax(1), rtol=1e-9, atol=1e-12
+    )
+
+
+def test_a_bigram_head_starts_from_the_counts():
+    counts = torch.tensor([[8.0, 2.0, 0.0], [0.0, 5.0, 5.0], [1.0, 1.0, 1.0]])
+    head = remedies.head("bigram", 3, 1, counts=counts)
+    first = next(head.log_probabilities(torch.zeros(1, 1), torch.tensor([0]))).exp()[0]
+    frequency = (counts.sum(0) + 1) / (counts.sum() + 3)
+    torch.testing.assert_close(first, (counts[0] + 2 * frequency) / 12)
+    assert head.size() == 3 + 1 + 7
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: remedies.head("cubic", 8, 4), "there is no head 'cubic'"),
+        (lambda: remedies.head("linear", 1, 4), "expected at least 2 and 1"),
+        (lambda: remedies.head("mixture", 8, 4, components=0), "0 components"),
+        (lambda: remedies.head("multi-facet", 8, 4, partitions=3), "a number that divides them"),
+        (lambda: remedies.head("monotonic", 8, 4, knots=0), "0 knots"),
+        (lambda: remedies.head("wide", 8, 4, wider=0), "0 times the width"),
+        (lambda: remedies.head("bigram", 8, 4), "no counts"),
+        (
+            lambda: remedies.head("linear", 8, 4).loss(torch.zeros(2, 5), torch.zeros(2, dtype=int)),
+            r"expected \(N, 4\)",
+        ),
+        (lambda: remedies.head("linear", 8, 4).loss(torch.zeros(2, 4), torch.tensor([0, 8])), "below 8"),
+        (lambda: next(remedies.head("linear", 8, 4).log_probabilities(torch.zeros(0, 4))), "N at least 1"),
+    ],
+)
+def test_bad_sizes_are_named_in_a_sentence(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()
+
+
+def test_joint_training_learns_and_repeats_itself():
+    rng = np.random.default_rng(0)
+    stream = (np.cumsum(rng.integers(0, 3, 50000)) % 32).astype(np.int32)  # the next token is one of three
+    run = joint.Joint("mixture", 8, 2, 32, 40, 512, 1e-2, 2, 1024, 0)
+    rows, again = (joint.train(run, stream, stream[:2000]) for _ in range(2))
+    assert [row["loss"] for row in rows] == [row["loss"] for row in again]
+    assert rows[-1]["loss"] < rows[0]["loss"] - 0.5 > 0
+    assert rows[-1]["step"] == 40 and rows[-1]["seconds"] > 0
+    with pytest.raises(ValueError, match="lower the steps"):
+        joint.train(run, stream[:1000], stream)
