@@ -4,15 +4,18 @@ Two rules, chosen before the runs: a linear model with as many parameters, and o
 read off a curve of linear models of several widths, seed by seed.
 """
 
+import itertools
+
 import numpy as np
 import pandas as pd
 
 from lib.train import joint, remedies, suite
 
-ATTENTION = {16: 2, 24: 3, 32: 4, 48: 6, 64: 4, 96: 6, 128: 8}  # heads for each width
-RATES = {16: 1e-2, 24: 1e-2, 32: 1e-2, 48: 1e-2, 64: 5e-3, 96: 5e-3, 128: 5e-3}  # the suite's
-WIDTHS = {16: (16, 24, 32, 48, 64), 64: (64, 96, 128)}  # of bodies: those of the linear models beside them
-STEPS = {16: 1000, 64: 640}
+ATTENTION = {16: 2, 24: 3, 32: 4, 64: 4, 96: 6, 128: 8}  # heads for each width
+RATES = {16: 1e-2, 24: 1e-2, 32: 1e-2, 64: 5e-3, 96: 5e-3, 128: 5e-3}  # the suite's
+WIDTHS = {16: (16, 24, 32, 64), 64: (64, 96, 128)}  # of bodies: those of the linear models beside them
+KINDS = {16: tuple(remedies.HEADS), 64: ("linear", "mixture", "wide", "bigram")}
+STEPS = {16: 500, 64: 300}
 SEEDS = range(3)
 
 
@@ -52,10 +55,9 @@ def trained(
 
 
 def grid() -> list[dict]:
-    """Points of all runs, seed by seed: every head at 16 and 64, and linear heads on wider bodies beside each."""
+    """Points of all runs, width by width and seed by seed: heads at 16 and 64, and linear ones on wider bodies."""
     points = []
-    for seed in SEEDS:
-        for base, widths in WIDTHS.items():
-            pairs = [(head, base) for head in remedies.HEADS] + [("linear", width) for width in widths if width > base]
-            points += [{"head": head, "width": width, "seed": seed, "steps": STEPS[base]} for head, width in pairs]
+    for (base, kinds), seed in itertools.product(KINDS.items(), SEEDS):
+        pairs = [(kind, base) for kind in kinds] + [("linear", width) for width in WIDTHS[base][1:]]
+        points += [{"head": kind, "width": width, "seed": seed, "steps": STEPS[base]} for kind, width in pairs]
     return points
