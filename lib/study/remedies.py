@@ -5,11 +5,16 @@ read off a curve of linear models of several widths, seed by seed.
 """
 
 import itertools
+import time
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
+import torch
+from scipy.stats import t
 
-from lib.train import joint, remedies, suite
+from lib.data import remedies as criteria
+from lib.train import joint, loop, neox, remedies, suite
 
 ATTENTION = {16: 2, 24: 3, 32: 4, 64: 4, 96: 6, 128: 8}  # heads for each width
 RATES = {16: 1e-2, 24: 1e-2, 32: 1e-2, 64: 5e-3, 96: 5e-3, 128: 5e-3}  # the suite's
@@ -17,6 +22,8 @@ WIDTHS = {16: (16, 24, 32, 64), 64: (64, 96, 128)}  # of bodies: those of the li
 KINDS = {16: tuple(remedies.HEADS), 64: ("linear", "mixture", "wide", "bigram")}
 STEPS = {16: 500, 64: 300}
 SEEDS = range(3)
+RULES = {"parameters": "parameters", "seconds": "time"}  # what a linear model has as much of, in a frame and in words
+MEASURED = ("loss", "parameters", "seconds", "bytes", "rank", "anisotropy", "entropy", "entropy_centred")
 
 
 def trained(
@@ -54,10 +61,140 @@ def trained(
     return pd.DataFrame(joint.train(run, *(np.load(folder / f"{part}.npy") for part in ("train", "validation"))))
 
 
-def grid() -> list[dict]:
+def grid(seeds: Iterable[int] = SEEDS, steps: Iterable[int] = tuple(STEPS.values())) -> list[dict]:
     """Points of all runs, width by width and seed by seed: heads at 16 and 64, and linear ones on wider bodies."""
     points = []
-    for (base, kinds), seed in itertools.product(KINDS.items(), SEEDS):
+    for ((base, kinds), count), seed in itertools.product(zip(KINDS.items(), steps, strict=True), seeds):
         pairs = [(kind, base) for kind in kinds] + [("linear", width) for width in WIDTHS[base][1:]]
-        points += [{"head": kind, "width": width, "seed": seed, "steps": STEPS[base]} for kind, width in pairs]
+        points += [{"head": kind, "width": width, "seed": seed, "steps": count} for kind, width in pairs]
     return points
+
+
+def compared(frame: pd.DataFrame) -> pd.DataFrame:
+    """Loss of each head less that of a linear model by each rule: width, head, rule, value, low, high (nats), gains.
+
+    Means over seeds with t-intervals at 95 %, seed by seed against the curve of linear models of the same seed. Where a
+    head takes longer, or stores more, than the widest linear model, it is held against that one, which favours it.
+    frame: `trained` over points of `grid`.
+    """
+    rows, worth = [], criteria.criterion().worth
+    for width, ends in _ended(frame):
+        costs = ends.groupby(["head", "width"], sort=False)[list(RULES)].mean()
+        linear = ends[ends["head"] == "linear"].pivot(index="seed", columns="width", values="loss")
+        for kind, (rule, column) in itertools.product(_others(ends), RULES.items()):
+            own = ends[ends["head"] == kind].set_index("seed").loss
+            knots = np.maximum.accumulate(costs.loc["linear", rule].sort_index())
+            place = np.log(costs.loc[(kind, width), rule])
+            less = [own[seed] - np.interp(place, np.log(knots), linear.loc[seed]) for seed in own.index]
+            value, low, high = interval(less)
+            row = {"width": width, "head": kind, "rule": column, "value": value, "low": low, "high": high}
+            rows.append(row | {"gains": criteria.gains(value, low, high, worth)})
+    return pd.DataFrame(rows)
+
+
+def answered(compared: pd.DataFrame) -> pd.DataFrame:
+    """A row for each width and head of `compared`: head, width, answer, and difference, low and high by each rule."""
+    rows = []
+    for (width, kind), part in compared.groupby(["width", "head"], sort=False):
+        row = {"head": kind, "width": width, "answer": criteria.answer(*part.gains)}
+        for one in part.itertuples():
+            row |= {f"same {one.rule}": one.value, f"{one.rule}_low": one.low, f"{one.rule}_high": one.high}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def lists(answered: pd.DataFrame) -> dict[str, dict[str, str]]:
+    """Heads by answer and width, for a sentence: worth, not and open, each by width; answered: `answered`."""
+    words = {"worth": criteria.WORTH, "not": criteria.NOT, "open": criteria.OPEN}
+    return {
+        name: {
+            str(width): ", ".join(part["head"][part.answer == word]) or "none"
+            for width, part in answered.groupby("width")
+        }
+        for name, word in words.items()
+    }
+
+
+def described(frame: pd.DataFrame) -> pd.DataFrame:
+    """A row for each run's width, head and body at its end, means over seeds.
+
+    Columns: base (width beside whose heads it stands), head, width, loss (nats), parameters, milliseconds (for a step),
+    kilobytes (of a token in flight), rank, anisotropy, entropy and entropy_centred (nats).
+    """
+    parts = []
+    for base, ends in _ended(frame):
+        part = ends.groupby(["head", "width"], sort=False)[list(MEASURED)].mean().reset_index()
+        parts.append(part.assign(base=base, milliseconds=1e3 * part.seconds, kilobytes=part.bytes / 1e3))
+    columns = ["base", "head", "width", "loss", "parameters", "milliseconds", "kilobytes", *list(MEASURED)[-4:]]
+    return pd.concat(parts, ignore_index=True)[columns]
+
+
+def interval(values: list[float], level: float = 0.95) -> tuple[float, float, float]:
+    """Mean of values with its t-interval; NaN for the ends of one value alone."""
+    count, mean = len(values), float(np.mean(values))
+    reach = t.ppf(0.5 + level / 2, count - 1) * np.std(values, ddof=1) / count**0.5 if count > 1 else np.nan
+    return mean, mean - float(reach), mean + float(reach)
+
+
+def costs(vocabulary: int, width: int, tokens: int, times: int = 3) -> pd.DataFrame:
+    """What the loss and its gradients cost each head on this machine, on one thread and drawn states.
+
+    Columns: head, microseconds (for a token, the least of so many times), times (the linear head's), kilobytes (that a
+    token keeps while it is in flight), stored (numbers). "linear, fused" is the head of the suite's own training.
+    """
+    generator = torch.Generator().manual_seed(0)
+    states = torch.randn(tokens, width, generator=generator, requires_grad=True)
+    targets, previous = torch.randint(0, vocabulary, (2, tokens), generator=generator)
+    rows = []
+    with loop.fast():
+        for kind in remedies.HEADS:
+            more = {"counts": torch.ones(vocabulary, vocabulary)} if kind == "bigram" else {}
+            head = remedies.head(kind, vocabulary, width, **more)
+            seconds = min(_seconds(lambda head=head: head.loss(states, targets, previous)) for _ in range(times))
+            part = slice(0, joint.TOGETHER)
+            kept = joint.footprint(head, states[part], targets[part], previous[part])
+            rows.append({"head": kind, "seconds": seconds, "kilobytes": kept / 1e3, "stored": head.size()})
+        weight = torch.randn(vocabulary, width, generator=generator, requires_grad=True)
+        seconds = min(_seconds(lambda: neox.head_loss(states, weight, targets)) for _ in range(times))
+    rows.append({"head": "linear, fused", "seconds": seconds, "kilobytes": np.nan, "stored": weight.numel()})
+    frame = pd.DataFrame(rows)
+    frame["microseconds"], frame["times"] = 1e6 * frame.seconds / tokens, frame.seconds / frame.seconds[0]
+    return frame[["head", "microseconds", "times", "kilobytes", "stored"]]
+
+
+def ranks(vocabulary: int, width: int, contexts: int) -> pd.DataFrame:
+    """Rank of the log-probabilities of drawn states, by head with drawn weights: head, rank, error (of the sum of
+    probabilities, the largest, in float32).
+
+    The bigram head has drawn counts, and each state follows a token of its own.
+    """
+    generator, rows = torch.Generator().manual_seed(0), []
+    counts = torch.randint(0, 3, (vocabulary, vocabulary), generator=generator).float()
+    for kind in remedies.HEADS:
+        head = remedies.head(kind, vocabulary, width, **({"counts": counts} if kind == "bigram" else {}))
+        with torch.no_grad():
+            for parameter in head.parameters():
+                parameter += torch.randn(parameter.shape, generator=generator)
+            states = torch.randn(contexts, width, generator=generator)
+            previous = torch.arange(contexts) % vocabulary
+            sums = torch.cat(list(head.log_probabilities(states, previous))).double().exp().sum(1)
+        error = float((sums - 1).abs().max())
+        rows.append({"head": kind, "rank": joint.rank(head, states, previous), "error": error})
+    return pd.DataFrame(rows)
+
+
+def _seconds(loss):
+    """Processor time of a loss and its gradients."""
+    start = time.process_time()
+    loss().backward()
+    return time.process_time() - start
+
+
+def _ended(frame):
+    """(width, rows of last steps) of the heads at a width and the linear models beside them."""
+    for _, part in frame[frame.step == frame.steps].groupby("steps", sort=False):
+        yield int(part.width.min()), part
+
+
+def _others(ends):
+    return [kind for kind in dict.fromkeys(ends["head"]) if kind != "linear"]
