@@ -38,3 +38,20 @@ def test_its_logits_are_those_of_the_states_that_enter_its_head(model):
     hook.remove()
     assert (found.logits(seen[-1]) - right).abs().max() <= 1e-4
     assert torch.equal(architecture.last_states(model, ids), seen[-1])
+
+
+@torch.no_grad()
+def test_before_the_last_norm_is_what_it_makes_the_heads_states_of(model):
+    """The last norm that ran, by its name as a part of the model: its output, or a scaled or narrower one, goes on."""
+    ran, ids = [], torch.arange(5, 41).view(3, 12)
+    with told(architecture.before_last_norm, model) as before:
+        ends = [
+            part.register_forward_hook(lambda part, inputs, output: ran.append((part, inputs[0], output)))
+            for name, part in model.named_modules()
+            if "norm" in type(part).__name__.lower() and not list(part.children())
+        ]
+        told(lambda: model(ids, use_cache=False))
+    for end in ends:
+        end.remove()
+    part, entered, left = ran[-1]
+    assert torch.equal(before["states"], entered) and before["states"].shape[:2] == ids.shape

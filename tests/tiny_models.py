@@ -80,7 +80,7 @@ def _small(settings, sizes, unset, kept):
             small[field.name] = size if size == VOCABULARY or type(value) is not int else min(size, value)
         elif size and unset and (value is None or type(value) is int):
             small[field.name] = size
-        elif size and isinstance(value, list | tuple) and all(type(part) is int for part in value):
+        elif size and isinstance(value, list | tuple) and 0 < len(value) <= size and {int} == set(map(type, value)):
             small[field.name] = [size // len(value)] * len(value)
         elif kept and isinstance(value, list) and isinstance(value[0], list):
             small[field.name] = [[names, 1] for names, _ in value]

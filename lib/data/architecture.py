@@ -120,13 +120,24 @@ def entering(model: torch.nn.Module) -> Iterator[list[torch.Tensor]]:
 
 @contextlib.contextmanager
 def before_last_norm(model: torch.nn.Module) -> Iterator[dict[str, torch.Tensor]]:
-    """Inside the block "states" holds what entered the last normalisation that ran in the latest forward pass."""
+    """Inside the block "states" holds what entered the last normalisation that ran before the head did.
+
+    Raises ValueError in a forward pass where that is not one state (B, T, width) for each that enters the head.
+    """
     seen = {}
 
     def note(_, inputs: tuple) -> None:
         seen["states"] = inputs[0]
 
-    hooks = [m.register_forward_pre_hook(note) for m in model.modules() if "norm" in type(m).__name__.lower()]
+    def compare(_, inputs: tuple) -> None:
+        if "states" not in seen or seen["states"].shape[:-1] != inputs[0].shape[:-1]:
+            raise ValueError(
+                f"{type(model).__name__} normalises other states than those that enter its head: expected one before "
+                "the last norm for each of them; use another model"
+            )
+
+    hooks = [norm.register_forward_pre_hook(note) for norm in model.modules() if _normalises(norm)]
+    hooks.append(_head(model).register_forward_pre_hook(compare))
     try:
         yield seen
     finally:
@@ -161,6 +172,12 @@ def _head(model):
     if getattr(getattr(head, "weight", None), "ndim", 0) != 2:
         raise ValueError(f"{type(model).__name__} has no head that is a matrix: expected a causal language model")
     return head
+
+
+def _normalises(module):
+    """Whether a module is a normalisation, and no part of a model that is named after one."""
+    parts = [type(part).__name__.lower() for part in module.modules()]
+    return "norm" in parts[0] and not any("norm" in part or part == "linear" for part in parts[1:])
 
 
 def _round(value):
