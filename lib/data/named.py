@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 import torch
-from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedConfig, PreTrainedModel
+from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedConfig, PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
+from transformers.models.auto.configuration_auto import model_type_to_module_name
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from lib.data import tensors
 
@@ -116,12 +118,22 @@ class Head:
         return [[conversion for conversion in found if isinstance(conversion, kind)] for kind in kinds]
 
 
+def causal(settings: PreTrainedConfig) -> type[PreTrainedModel] | None:
+    """The class of causal language models that a configuration is for; also that of a part of one, as of its text."""
+    if type(settings) in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return MODEL_FOR_CAUSAL_LM_MAPPING[type(settings)]
+    package = type(settings).__module__.split(".")[-2]
+    kinds = [kind for kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES if model_type_to_module_name(kind) == package]
+    found = [MODEL_FOR_CAUSAL_LM_MAPPING[CONFIG_MAPPING[kind]] for kind in kinds]
+    return next((one for one in found if one.config_class is type(settings)), None)
+
+
 def head(settings: PreTrainedConfig) -> Head:
     """The head of the causal language model that a configuration describes.
 
     Raises ValueError where transformers can't make that model, or it has no head that is one matrix.
     """
-    kind = MODEL_FOR_CAUSAL_LM_MAPPING[type(settings)]
+    kind = causal(settings)
     try:
         with quiet(), contextlib.ExitStack() as empty:
             for context in kind.get_init_context(torch.float32, False, False, None):

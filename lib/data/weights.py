@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 from transformers import (
     CONFIG_MAPPING,
-    MODEL_FOR_CAUSAL_LM_MAPPING,
     MODEL_FOR_MASKED_LM_MAPPING,
     AutoConfig,
     PreTrainedConfig,
@@ -110,10 +109,10 @@ def config(folder: Path) -> PreTrainedConfig:
         raise ValueError(f"{file} can't be used ({named.line(error)}): correct it, or fetch it again") from error
     decodes = any(getattr(found, name, False) for name in ("is_decoder", "causal"))
     encodes = type(found) in MODEL_FOR_MASKED_LM_MAPPING and not decodes
-    if encodes or found.is_encoder_decoder or type(found) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+    if encodes or found.is_encoder_decoder or named.causal(found) is None:
         raise ValueError(f"{file} describes a model of type {kind}: expected a causal language model; use another")
     text = found.get_text_config()
-    return text if MODEL_FOR_CAUSAL_LM_MAPPING[type(found)].config_class is type(text) else found
+    return text if named.causal(found).config_class is type(text) else found
 
 
 def quantised(settings: PreTrainedConfig) -> str | None:
@@ -151,7 +150,7 @@ def _fill(settings, state, dtype, folder):
     """A model with those tensors, and what transformers says of them."""
     try:
         with named.quiet():  # what it would warn of becomes an error with one sentence
-            return MODEL_FOR_CAUSAL_LM_MAPPING[type(settings)].from_pretrained(
+            return named.causal(settings).from_pretrained(
                 None,
                 config=settings,
                 state_dict=state,
