@@ -44,7 +44,7 @@ def load(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
     """
     settings, head, state = config(folder), read_head(folder), _state(folder)
     if not getattr(settings, "quantization_config", None):
-        _refuse_integers(state, folder)
+        _refuse_integers(state, named.head(settings).model.state_dict(), folder)
     found = []
     for described, prefix in itertools.product(_sizes(settings, len(head)), tensors.wrappers(state)):
         model, info = _fill(described, {key.removeprefix(prefix): state[key] for key in state}, dtype, folder)
@@ -185,9 +185,11 @@ def _state(folder):
     return plain
 
 
-def _refuse_integers(state, folder):
-    """Matrices of integers mean nothing without their scales, and no model of real numbers has complex ones."""
+def _refuse_integers(state, own, folder):
+    """Matrices of integers that are none in the model mean nothing without their scales; complex ones are none ever."""
+    tables = {key.rpartition(".")[2] for key, tensor in own.items() if not tensor.is_floating_point()}
     odd = [key for key, tensor in state.items() if tensor.ndim > 1 and not tensor.is_floating_point()]
+    odd = [key for key in odd if key.rpartition(".")[2] not in tables]
     if odd := [key for key in odd if not COMPUTED.search(key)]:
         raise ValueError(
             f"{min(odd)} in {folder} is stored as {state[min(odd)].dtype}: expected floating-point weights; save the "
