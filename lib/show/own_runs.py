@@ -35,7 +35,7 @@ def verdict(numbers: dict) -> list[str]:
 
 
 def table(numbers: dict) -> pd.DataFrame:
-    """One row for each run, with headings in words; rises and noise in per cent."""
+    """One row for each run, with headings in words; rises in per cent."""
     rows = []
     for run in numbers["runs"]:
         unit, onset = run["read"]["unit"], run["onset"] or {}
@@ -51,8 +51,6 @@ def table(numbers: dict) -> pd.DataFrame:
                 "redrawn, saturated": run["redrawn_saturated"],
                 f"lowest at {unit}": run["best_step"],
                 "lowest loss (nats)": run["best_loss"],
-                "last loss (nats)": run["final_loss"],
-                "noise %": 100 * run["noise"],
             }
         )
     return pd.DataFrame(rows)
