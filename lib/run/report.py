@@ -6,6 +6,7 @@ from its record, so that a report which was stopped goes on.
 """
 
 import argparse
+import os
 import re
 import sys
 from importlib import import_module
@@ -19,8 +20,8 @@ FOLDER = ROOT / "_build" / "reports"
 
 def on_models(addresses: list[str], out: Path | None = None, corpus: str = "wiki-en") -> tuple[list[str], Path]:
     """Write the page on models by address; returns the verdict's sentences and the page. Raises ValueError."""
-    study, show, page = _rooms("any_model")
-    numbers = study.diagnose(addresses, corpus)
+    study, show, page = _rooms("diagnosis", "any_model")
+    numbers = study.diagnose(addresses, corpus, tell=_say)
     name = re.sub(r"[^\w.@-]+", "-", " ".join(addresses)).strip("-.")[:80]
     title = "Model " + addresses[0] if len(addresses) == 1 else f"{len(addresses)} models"
     return show.verdict(numbers), page.write(out or FOLDER / f"{name}.html", title, show.blocks(numbers), numbers)
@@ -37,16 +38,21 @@ def on_curves(
 
     loss, step: columns, as `data.curves.read` takes them. Raises ValueError with one sentence.
     """
-    study, show, page = _rooms("own_runs")
+    study, show, page = _rooms("own_runs", "own_runs")
     found = curves.read_all(paths, loss, step)
     numbers = study.judge(found, min_rise)
     blocks = show.blocks(numbers, study.drawn(found))
     return show.verdict(numbers), page.write(out or FOLDER / "loss.html", "Loss curves", blocks, numbers)
 
 
-def _rooms(name):
+def _rooms(study, show):
     """Who computes, who draws and who writes; `lib.run` knows them by name only."""
-    return [import_module(module) for module in (f"lib.study.{name}", f"lib.show.{name}", "lib.show.report")]
+    return [import_module(name) for name in (f"lib.study.{study}", f"lib.show.{show}", "lib.show.report")]
+
+
+def _say(what):
+    """A line of progress."""
+    print(f"  {what}", file=sys.stderr, flush=True)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -60,6 +66,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--step-column", help="where it has no usual name; tokens will do")
     parser.add_argument("--min-rise", type=float, default=0.005, help="the smallest rise that counts (default: 0.005)")
     asked = parser.parse_args(arguments)
+    os.environ.setdefault("TQDM_DISABLE", "1")  # lines say what is done; read when tqdm is imported
     if bool(asked.addresses) == bool(asked.loss):
         parser.error("expected addresses of models, or --loss and files of loss curves, and not both")
     try:
