@@ -22,10 +22,10 @@ def blocks(numbers: dict) -> list[Block]:
     if numbers["series"]:
         page += [Heading("Along training"), Chart(along(numbers)), Table(series(numbers))]
     page += [Heading("Spectrum of the head"), Chart(spectrum(numbers)), Table(entropies(numbers))]
-    page += [Paragraph(_normal_entropy(numbers)), Heading("Anisotropy by layer"), Chart(layers(numbers))]
-    page += [Paragraph(_normal_anisotropy(numbers)), Heading("What a head of lower rank costs")]
-    page += [Chart(costs(numbers)), Table(smallest(numbers)), Paragraph(TRUNCATION), Paragraph(_normal_error(numbers))]
-    page += [Heading("Health of the logits"), Table(logits(numbers)), Paragraph(_normal_logits(numbers))]
+    page += [Paragraph(normal_entropy(numbers)), Heading("Anisotropy by layer"), Chart(layers(numbers))]
+    page += [Paragraph(normal_anisotropy(numbers)), Heading("What a head of lower rank costs")]
+    page += [Chart(costs(numbers)), Table(smallest(numbers)), Paragraph(TRUNCATION), Paragraph(normal_error(numbers))]
+    page += [Heading("Health of the logits"), Table(logits(numbers)), Paragraph(normal_logits(numbers))]
     page += [Heading("Where it stands"), Chart(standing(numbers)), Table(public(numbers))]
     sizes = numbers["sizes"]
     return [
@@ -208,7 +208,8 @@ def _others(numbers, column):
     return rows[rows.source == "the paper"]
 
 
-def _normal_entropy(numbers):
+def normal_entropy(numbers: dict) -> str:
+    """What singular entropies are normal, in a paragraph."""
     low, high = _others(numbers, "entropy").entropy.agg(["min", "max"])
     return (
         f"Normal: at the end of training the paper's Pythias have a raw singular entropy of {low:.2f} to {high:.2f} "
@@ -217,7 +218,8 @@ def _normal_entropy(numbers):
     )
 
 
-def _normal_anisotropy(numbers):
+def normal_anisotropy(numbers: dict) -> str:
+    """What anisotropies are normal."""
     rows = _others(numbers, "anisotropy").dropna(subset="width")
     narrow, wide = (rows.anisotropy[mask] for mask in (rows.width < 1000, rows.width >= 1000))
     return (
@@ -226,7 +228,8 @@ def _normal_anisotropy(numbers):
     )
 
 
-def _normal_error(numbers):
+def normal_error(numbers: dict) -> str:
+    """Where the W-error of each head falls below what the paper sees as the break."""
     level, rows = numbers["normal"]["w_error"], frame(numbers, "rank_costs")
     said = []
     for model, part in rows.groupby("model", sort=False):
@@ -235,7 +238,8 @@ def _normal_error(numbers):
     return f"Normal: the paper sees performance break where the W-error passes {level:g}; {'; '.join(said[-6:])}."
 
 
-def _normal_logits(numbers):
+def normal_logits(numbers: dict) -> str:
+    """What is normal of logits."""
     return (
         "Normal: in exact arithmetic δ is 0 and the mean logit is free; a mean logit of a few units costs nothing in "
         f"either format, and a cost of rounding below {numbers['normal']['harm']:g} nats does not show. "
