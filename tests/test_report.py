@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from lib.data import corpora
 from lib.measure import bounds, passing
 from lib.run import report
+from lib.show import any_model as draw
 from lib.show import report as pages
 from lib.study import any_model, diagnosis
 from tests.test_browser import browser  # noqa: F401
@@ -118,11 +119,9 @@ def test_the_page_shows_the_spectrum_in_a_browser_with_javascript_and_without(sa
     address, _ = saved("spectrum")
     numbers = diagnosis.diagnose([address], "any", SIZES, suite=[])
     sigma = [row["sigma"] for row in numbers["models"][0]["spectrum"] if row["view"] == "raw"]
-    assert sigma == pytest.approx(2.0 ** -np.arange(WIDTH), rel=1e-5)
+    assert sigma == pytest.approx(2.0 ** -np.arange(WIDTH), rel=2e-3)  # float32 of the smallest
     assert json.loads(json.dumps(numbers, allow_nan=False)) == numbers
     assert (numbers["schema"], numbers["version"]) == ("any-model", 1)
-    from lib.show import any_model as draw
-
     page = pages.write(tmp_path / "out" / "page.html", "Model", draw.blocks(numbers), numbers)
     assert page.stat().st_size < 3e6 and json.loads(page.with_suffix(".json").read_text()) == numbers
     for script in (True, False):
