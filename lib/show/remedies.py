@@ -19,17 +19,17 @@ def differences(frame: pd.DataFrame, worth: float) -> alt.FacetChart:
     offset = alt.YOffset("rule:N", sort=RULES)
     colour = alt.Color("rule:N", title="the same", sort=RULES, scale=alt.Scale(domain=RULES, range=charts.PALETTE[:2]))
     base = alt.Chart(frame)
+    ticks = [-1, -0.1, -worth, 0, worth, 0.1, 1]
+    x = alt.X("value:Q", title="loss less that of a linear model, nats").scale(type="symlog", constant=worth)
+    x = x.axis(values=ticks, format="~g")
     band = base.mark_rect(opacity=0.03, color=charts.INK).encode(alt.X("least:Q"), alt.X2("worth:Q"))
     band = band.transform_calculate(least="-datum.worth")
-    title = "loss less that of a linear model, nats"
-    line = base.mark_rule(strokeWidth=2).encode(alt.X("low:Q", title=title), alt.X2("high:Q"), y, offset, colour)
+    line = base.mark_rule(strokeWidth=2).encode(alt.X("low:Q"), alt.X2("high:Q"), y, offset, colour)
     tooltip = ["head", "rule", *(alt.Tooltip(f"{name}:Q", format="+.3f") for name in ("value", "low", "high"))]
-    shape = alt.Shape("rule:N", title="the same", sort=RULES)
-    point = base.mark_point(filled=True, size=45, opacity=1).encode(
-        alt.X("value:Q", title=title), y, offset, colour, shape, tooltip=tooltip
-    )
+    shape = alt.Shape("rule:N", title="the same", sort=RULES, scale=alt.Scale(domain=RULES))
+    point = base.mark_point(filled=True, size=45, opacity=1).encode(x, y, offset, colour, shape, tooltip=tooltip)
     text = "Held-out loss of each head less that of a linear model with the same parameters or the same time for a step"
-    layered = alt.layer(band, line, point).properties(width=215, height=alt.Step(13))
+    layered = alt.layer(point, band, line).properties(width=215, height=alt.Step(13))
     return layered.facet(facet=alt.Facet("body:N", title=None), columns=2).properties(description=text)
 
 
@@ -46,8 +46,13 @@ def curve(frame: pd.DataFrame, cost: str, title: str) -> alt.FacetChart:
         tooltip=["head", "width", alt.Tooltip(f"{cost}:Q", format=",.4~g"), alt.Tooltip("loss:Q", format=".3f")],
     )
     linear = base.mark_line(point=True, color=charts.INK).transform_filter("datum.head == 'linear'")
-    look = {"color": alt.Color("head:N", title=None, sort=heads), "shape": alt.Shape("head:N", title=None, sort=heads)}
+    scale, shapes = alt.Scale(domain=heads, range=charts.PALETTE), alt.Scale(domain=heads)
+    look = {
+        "color": alt.Color("head:N", title=None, scale=scale),
+        "shape": alt.Shape("head:N", title=None, scale=shapes),
+    }
     others = base.mark_point(size=60, strokeWidth=2).encode(**look).transform_filter("datum.head != 'linear'")
     text = f"Held-out loss against {title}: linear models as a line, other heads as points"
     panels = alt.layer(linear, others).properties(width=230, height=220)
-    return panels.facet(facet=alt.Facet("body:N", title=None), columns=2).properties(description=text)
+    faceted = panels.facet(facet=alt.Facet("body:N", title=None), columns=2).properties(description=text)
+    return faceted.resolve_scale(x="independent")

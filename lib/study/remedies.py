@@ -20,7 +20,7 @@ ATTENTION = {16: 2, 24: 3, 32: 4, 64: 4, 96: 6, 128: 8}  # heads for each width
 RATES = {16: 1e-2, 24: 1e-2, 32: 1e-2, 64: 5e-3, 96: 5e-3, 128: 5e-3}  # the suite's
 WIDTHS = {16: (16, 24, 32, 64), 64: (64, 96, 128)}  # of bodies: those of the linear models beside them
 KINDS = {16: tuple(remedies.HEADS), 64: ("linear", "mixture", "wide", "bigram")}
-STEPS = {16: 500, 64: 300}
+STEPS = {16: 300, 64: 200}
 SEEDS = range(3)
 RULES = {"parameters": "parameters", "seconds": "time"}  # what a linear model has as much of, in a frame and in words
 MEASURED = ("loss", "parameters", "seconds", "bytes", "rank", "anisotropy", "entropy", "entropy_centred")
@@ -33,8 +33,8 @@ def trained(
     seed: int,
     steps: int,
     vocabulary: int = 4096,
-    tokens_per_step: int = 512,
-    evaluations: int = 8,
+    tokens_per_step: int = 256,
+    evaluations: int = 2,
     validation_tokens: int = 8192,
     factor: float = 1.0,
 ) -> pd.DataFrame:

@@ -42,16 +42,16 @@ class Joint:
 
 @loop.fast()
 def train(joint: Joint, stream: np.ndarray, validation: np.ndarray) -> list[dict[str, float]]:
-    """Train on the second half of a stream of ids, in a drawn order; a row for each evaluation.
+    """Train on every second window of a stream of ids, in a drawn order; a row for each evaluation.
 
-    The first half is what a bigram head's counts are from. Columns: step, tokens, loss and train (nats: held out, and
+    The windows between are what the counts of a bigram head, and the frequencies of a bias, are from. Columns: step, tokens, loss and train (nats: held out, and
     the mean since the row before with penalties), seconds (of processor time for a step so far, evaluations apart),
     parameters, head_parameters and bytes (of the head, for a token whose loss is being taken), and what `measured`
     gives. Raises ValueError where the text is too short, FloatingPointError for a loss that is not finite.
     """
-    half = len(stream) // 2
-    body, head = _model(joint, stream[:half])
-    batches, held_out = _batches(joint, stream[half:]), _held_out(joint, validation)
+    apart = windows(stream, CONTEXT)
+    body, head = _model(joint, apart[::2])
+    batches, held_out = _batches(joint, apart[1::2]), _held_out(joint, validation)
     parameters = [*body.parameters(), *head.parameters()]
     optimiser = torch.optim.AdamW(
         [
@@ -124,9 +124,9 @@ def footprint(head: remedies.Linear, states: torch.Tensor, targets: torch.Tensor
     return sum(size for size, _ in held.values()) / len(states) if value.requires_grad else 0.0
 
 
-def counts(stream: np.ndarray, vocabulary: int) -> torch.Tensor:
-    """How often each token (column) follows each token (row) in a stream: (V, V) float32."""
-    pairs = stream[:-1].astype(np.int64) * vocabulary + stream[1:]
+def counts(rows: np.ndarray, vocabulary: int) -> torch.Tensor:
+    """How often each token (column) follows each token (row) in windows (n, context + 1): (V, V) float32."""
+    pairs = (rows[:, :-1].astype(np.int64) * vocabulary + rows[:, 1:]).ravel()
     return torch.from_numpy(np.bincount(pairs, minlength=vocabulary**2).astype(np.float32)).view(vocabulary, -1)
 
 
@@ -137,7 +137,7 @@ def _model(joint, counted):
     if joint.head == "bigram":
         more = {"counts": counts(counted, joint.vocabulary)}
     if joint.head == "bias":
-        more = {"frequency": loop.log_unigram(counted, joint.vocabulary)}
+        more = {"frequency": loop.log_unigram(counted[:, 1:].ravel(), joint.vocabulary)}
     return body, remedies.head(joint.head, joint.vocabulary, joint.width, joint.seed, **more)
 
 
@@ -161,11 +161,11 @@ def _update(body, head, optimiser, rows, rate):
     return loss.item()
 
 
-def _batches(joint, stream):
-    rows, size = windows(stream, CONTEXT), joint.tokens_per_step // CONTEXT
+def _batches(joint, rows):
+    size = joint.tokens_per_step // CONTEXT
     if len(rows) < size * joint.steps:
         raise ValueError(
-            f"half of the text has {len(stream):,} tokens and {joint.steps * joint.tokens_per_step:,} are asked for: "
+            f"half of the text has {len(rows) * CONTEXT:,} tokens and {joint.steps * joint.tokens_per_step:,} are asked for: "
             "lower the steps."
         )
     order = np.random.default_rng(joint.seed).permutation(len(rows))
