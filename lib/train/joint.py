@@ -44,10 +44,11 @@ class Joint:
 def train(joint: Joint, stream: np.ndarray, validation: np.ndarray) -> list[dict[str, float]]:
     """Train on every second window of a stream of ids, in a drawn order; a row for each evaluation.
 
-    The windows between are what the counts of a bigram head, and the frequencies of a bias, are from. Columns: step, tokens, loss and train (nats: held out, and
-    the mean since the row before with penalties), seconds (of processor time for a step so far, evaluations apart),
-    parameters, head_parameters and bytes (of the head, for a token whose loss is being taken), and what `measured`
-    gives. Raises ValueError where the text is too short, FloatingPointError for a loss that is not finite.
+    The windows between are what the counts of a bigram head, and the frequencies of a bias, are from. Columns: step,
+    tokens, loss and train (nats: held out, and the mean since the row before with penalties), seconds (of processor
+    time for a step so far, evaluations apart), parameters, head_parameters and bytes (of the head, for a token whose
+    loss is being taken), and what `measured` gives. Raises ValueError where the text is too short, FloatingPointError
+    for a loss that is not finite.
     """
     apart = windows(stream, CONTEXT)
     body, head = _model(joint, apart[::2])
@@ -165,8 +166,8 @@ def _batches(joint, rows):
     size = joint.tokens_per_step // CONTEXT
     if len(rows) < size * joint.steps:
         raise ValueError(
-            f"half of the text has {len(rows) * CONTEXT:,} tokens and {joint.steps * joint.tokens_per_step:,} are asked for: "
-            "lower the steps."
+            f"half of the text has {len(rows) * CONTEXT:,} tokens and {joint.steps * joint.tokens_per_step:,} are "
+            "asked for: lower the steps."
         )
     order = np.random.default_rng(joint.seed).permutation(len(rows))
     return lambda step: torch.from_numpy(rows[np.sort(order[step * size : (step + 1) * size])].astype(np.int64))
