@@ -1,10 +1,13 @@
 """Heads beside the linear one: probabilities, gradients, chunks, memory, ranks, and runs that can be compared."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
 
+from lib.data import remedies as criteria
+from lib.study import remedies as study
 from lib.train import joint, remedies
 
 VOCABULARY, WIDTH, STATES = 96, 6, 40
@@ -152,3 +155,36 @@ def test_joint_training_learns_and_repeats_itself():
     assert rows[-1]["step"] == 40 and rows[-1]["seconds"] > 0
     with pytest.raises(ValueError, match="lower the steps"):
         joint.train(run, stream[:1000], stream)
+
+
+def ended(better):
+    """Ends of linear models whose loss is 8 - log10(parameters) + seed, and of a head so much lower than their line."""
+    rows = [
+        {"head": "linear", "width": width, "parameters": float(size), "seconds": size / 1e7, "loss": 8 - np.log10(size)}
+        for width, size in ((16, 1e4), (24, 1e5), (32, 1e6))
+    ]
+    rows.append({"head": "wide", "width": 16, "parameters": 3e4, "seconds": 3e-2, "loss": 8 - np.log10(3e4) - better})
+    frames = [pd.DataFrame(rows).assign(seed=seed, step=9, steps=9) for seed in range(3)]
+    for seed, frame in enumerate(frames):
+        frame["loss"] += seed + np.array([0.0, 0.0, 0.0, 0.001 * seed])
+    return pd.concat(frames)
+
+
+def test_a_head_is_held_against_the_line_of_linear_models_at_its_own_cost():
+    found = study.compared(ended(0.1)).set_index("rule")
+    assert found.value["parameters"] == pytest.approx(-0.099)
+    assert found.value["time"] == pytest.approx(np.log10(3e5 / 3e4) - 0.099)  # its steps are ten times as dear
+    assert list(found.gains) == [True, False]
+    assert list(study.answered(study.compared(ended(0.1))).answer) == [criteria.NOT]
+    assert list(study.answered(study.compared(ended(2.0))).answer) == [criteria.WORTH]
+    alone = study.compared(ended(2.0)[lambda frame: frame.seed == 0])
+    assert list(study.answered(alone).answer) == [criteria.OPEN]
+
+
+def test_a_gain_needs_its_size_and_its_interval():
+    assert criteria.gains(-0.05, -0.06, -0.04, 0.02) is True
+    assert criteria.gains(-0.01, -0.015, -0.005, 0.02) is False
+    assert criteria.gains(-0.05, -0.12, 0.02, 0.02) is None
+    assert criteria.answer(True, None) == criteria.OPEN
+    assert criteria.answer(None, False) == criteria.NOT
+    assert criteria.criterion().answers["not"].endswith("a gain of 0.02 nats is excluded.")

@@ -19,11 +19,11 @@ def differences(frame: pd.DataFrame, worth: float) -> alt.FacetChart:
     offset = alt.YOffset("rule:N", sort=RULES)
     colour = alt.Color("rule:N", title="the same", sort=RULES, scale=alt.Scale(domain=RULES, range=charts.PALETTE[:2]))
     base = alt.Chart(frame)
-    ticks = [-1, -0.1, -worth, 0, worth, 0.1, 1]
+    ticks = [-1, -0.1, 0, 0.1, 1]
     x = alt.X("value:Q", title="loss less that of a linear model, nats").scale(type="symlog", constant=worth)
     x = x.axis(values=ticks, format="~g")
-    band = base.mark_rect(opacity=0.03, color=charts.INK).encode(alt.X("least:Q"), alt.X2("worth:Q"))
-    band = band.transform_calculate(least="-datum.worth")
+    band = base.transform_aggregate(most="max(worth)", groupby=["body"]).transform_calculate(least="-datum.most")
+    band = band.mark_rect(opacity=0.12, color=charts.INK).encode(alt.X("least:Q"), alt.X2("most:Q"))
     line = base.mark_rule(strokeWidth=2).encode(alt.X("low:Q"), alt.X2("high:Q"), y, offset, colour)
     tooltip = ["head", "rule", *(alt.Tooltip(f"{name}:Q", format="+.3f") for name in ("value", "low", "high"))]
     shape = alt.Shape("rule:N", title="the same", sort=RULES, scale=alt.Scale(domain=RULES))
