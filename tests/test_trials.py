@@ -138,7 +138,14 @@ def test_a_run_again_is_the_same_and_another_order_is_another(stream):
         ({"width": 10, "heads": 4}, "not divided by 4 heads"),
         ({"tokens_per_step": 1000}, "expected a power of two and a multiple of 128"),
         ({"centred": "yes"}, "expected one of never, after, inside"),
-        ({"steps": 0}, "expected 1 or more"),
+        ({"steps": 1}, "expected 2 or more"),
+        ({"tokens_per_step": 0}, "expected 1 or more"),
+        ({"order": -5}, "0 or more, and below 2\\^63"),
+        ({"seed": 10**20}, "below 2\\^63"),
+        ({"kappa": 2.0**-400}, "from 2\\^-64 to 2\\^64"),
+        ({"width": []}, "width is an empty list"),
+        ({"gradient": ["fp32", "float32"]}, "two runs of the grid are the same"),
+        ({"labels": "expected", "z_loss": 1e-4}, "need drawn ones"),
         ({"heads": 0}, "expected 1 or more"),
         ({"learning_rate": -0.1}, "more than 0, and finite"),
         ({"z_loss": -1.0}, "0 or more, and finite"),
@@ -164,8 +171,11 @@ def test_a_text_that_is_too_short_is_refused(stream):
 def test_lists_make_a_grid_and_names_say_what_differs():
     grid = trials.points({"seed": [0, 1], "kappa": [1.0, 2.0**-12], "gradient": "fp16", "width": 16})
     assert len(grid) == 4 and all("width" not in point for point in grid)
-    frame = trials.labelled(trials.pd.DataFrame(grid), grid)
-    assert frame.arm.tolist() == ["kappa 1", "kappa 2^-12"] * 2 and frame.seed.tolist() == [0, 0, 1, 1]
+    measured = trials.pd.DataFrame({"step": [0, 10, 0, 20] * 2, "kappa": np.arange(8.0)})  # a measure of that name
+    frame = trials.labelled(measured, grid)
+    assert frame.arm.tolist() == ["kappa 1", "kappa 1", "kappa 2^-12", "kappa 2^-12"] * 2
+    assert frame.seed.tolist() == [0] * 4 + [1] * 4
+    assert arms.last(frame).step.tolist() == [10, 20] * 2  # each arm to its own end
 
 
 def test_the_command_makes_a_page_and_goes_on_from_what_is_kept(tmp_path):

@@ -152,7 +152,9 @@ def execute(source, profile="laptop", parameters=None, out=Path("_build"), fresh
     folder = out / "tries" if tried else out / "notebooks"
     suffix = "".join(f"-{name}={value}" for name, value in tried.items()).replace(" ", "")
     suffix = re.sub(r"[^\w.,:=@\[\]-]", "_", suffix, flags=re.ASCII)  # papermill fills in braces
-    target = folder / f"{source.stem}{suffix[:120]}.ipynb"
+    whole = hashlib.sha256(f"{profile}{suffix}".encode()).hexdigest()[:8]  # two tries must not share a name
+    suffix = f"-{profile}{suffix}" if tried and profile != "laptop" else suffix
+    target = folder / f"{source.stem}{suffix if len(suffix) <= 120 else f'{suffix[:110]}-{whole}'}.ipynb"
     command = f"make chapter CH={source.stem} PROFILE={profile}"
     options = " ".join(f"-p {name} {shlex.quote(str(value))}" for name, value in tried.items())
     os.environ["BOOK_COMMAND"] = command + (f' P="{options}"' if tried else "")
@@ -185,7 +187,7 @@ def execute(source, profile="laptop", parameters=None, out=Path("_build"), fresh
     except papermill.exceptions.PapermillExecutionError as error:
         target.unlink(missing_ok=True)  # what was executed from another text must not stand for this one
         raise ChapterError(
-            f"{source.stem}: cell {error.exec_count} failed with {error.ename}: {error.evalue.partition(chr(10))[0]} "
+            f"{source.stem}: cell {error.exec_count} failed with {error.ename}: {' '.join(error.evalue.split())} "
             f"(see {draft})"
         ) from error
     except DeadKernelError as error:

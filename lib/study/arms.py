@@ -44,13 +44,18 @@ def listed(answered: pd.DataFrame) -> str:
     return "; ".join(answered.arm[answered.turns]) or "none"
 
 
+def last(frame: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the last step of each arm."""
+    return frame[frame.step == frame.groupby("arm").step.transform("max")]
+
+
 def summary(frame: pd.DataFrame, quantities: list[str], level: float = 0.95) -> pd.DataFrame:
-    """The last step, means over seeds with t-intervals: arm, quantity, value, low, high.
+    """The last step of each arm, means over seeds with t-intervals: arm, quantity, value, low, high.
 
     Without a second seed there is no interval: low and high are NaN.
     """
-    last = frame[frame.step == frame.step.max()].melt(["arm", "seed"], quantities, "quantity")
-    found = last.groupby(["arm", "quantity"], sort=False).value.agg(value="mean", error="sem", seeds="size")
+    ends = last(frame).melt(["arm", "seed"], quantities, "quantity")
+    found = ends.groupby(["arm", "quantity"], sort=False).value.agg(value="mean", error="sem", seeds="size")
     reach = found.error * t.ppf(0.5 + level / 2, found.seeds - 1)
     return found[["value"]].assign(low=found.value - reach, high=found.value + reach).reset_index()
 
@@ -71,4 +76,4 @@ def word(value) -> str:
     """A value of a setting as a label writes it: powers of two as such."""
     if isinstance(value, float) and value > 0 and value != int(value) and np.log2(value).is_integer():
         return f"2^{int(np.log2(value))}"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from lib.run import sweep
-from lib.study.arms import word
+from lib.study.arms import last, word
 from lib.train import suite, trial
 from lib.train.together import train
 
@@ -62,10 +62,12 @@ def points(settings: dict) -> list[dict]:
     """
     _known(settings)
     axes = {name: value if isinstance(value, list) else [value] for name, value in settings.items()}
+    if empty := [name for name, values in axes.items() if not values]:
+        raise ValueError(f"{empty[0]} is an empty list: give it at least one value, or leave it out.")
     changed = {name: values for name, values in axes.items() if values != [FIELDS[name]]}
     grid = sweep.product(**changed)
-    for point in grid:
-        trial.Trial(**point)
+    if len({trial.Trial(**point) for point in grid}) < len(grid):
+        raise ValueError("two runs of the grid are the same: give each value once; fp32 is float32, and 8.0 is 8.")
     return grid
 
 
@@ -75,22 +77,26 @@ def along(grid: list[dict], text: str, **how) -> pd.DataFrame:
 
 
 def labelled(frame: pd.DataFrame, grid: list[dict]) -> pd.DataFrame:
-    """The frame of a grid's runs with columns arm and seed: what differs between its points, in words."""
+    """The frame of a grid's runs, in the grid's order, with columns arm and seed: what differs between its points.
+
+    A run begins where its step is 0; its point is told by that, since some settings and measures share a name.
+    """
     differing = [name for name in grid[0] if name != "seed" and len({repr(point[name]) for point in grid}) > 1]
-    words = frame[differing].apply(lambda row: ", ".join(f"{name} {word(row[name])}" for name in differing), axis=1)
-    seeds = frame.seed if "seed" in frame else FIELDS["seed"]
-    return frame.assign(arm=words if differing else "run", seed=seeds)
+    words = [", ".join(f"{name} {word(point[name])}" for name in differing) or "run" for point in grid]
+    runs = frame.step.eq(0).cumsum() - 1
+    seeds = [point.get("seed", FIELDS["seed"]) for point in grid]
+    return frame.assign(arm=runs.map(dict(enumerate(words))), seed=runs.map(dict(enumerate(seeds))))
 
 
 def sentences(frame: pd.DataFrame, answered: pd.DataFrame) -> list[str]:
     """What came out, a sentence for each arm. frame: `along`; answered: `arms.answers`."""
-    ends = frame[frame.step == frame.step.max()].groupby("arm", sort=False)[["loss", "offset", "delta"]].mean()
+    ends = last(frame).groupby("arm", sort=False)[["loss", "offset", "delta"]].mean()
     lines = []
     for row in answered.itertuples():
         end = ends.loc[row.arm]
         verdict = f"{row.saturated} of {row.runs} runs saturate"
-        last = f"loss {end.loss:.3f} nats at the end, {row.rise:.3f} above its best"
-        lines.append(f"**{row.arm}**: {verdict}; {last}; mean logit {end.offset:+.3g}; delta {end.delta:.2g}.")
+        where = f"loss {end.loss:.3f} nats at the end, {row.rise:.3f} above its best"
+        lines.append(f"**{row.arm}**: {verdict}; {where}; mean logit {end.offset:+.3g}; delta {end.delta:.2g}.")
     return lines
 
 

@@ -31,9 +31,9 @@ def named(dtype: str) -> str:
 
 
 def power_of_two(kappa: float) -> float:
-    """Kappa, if it is a power of two, by which products are exact. Raises ValueError otherwise."""
-    if not (kappa > 0 and torch.frexp(torch.tensor(kappa, dtype=torch.float64))[0] == 0.5):
-        raise ValueError(f"kappa is {kappa}: expected a power of two, such as 1, 0.0625 or 2^-12.")
+    """Kappa, if it is a power of two, by which float32 products are exact. Raises ValueError otherwise."""
+    if not (2.0**-64 <= kappa <= 2.0**64 and torch.frexp(torch.tensor(kappa, dtype=torch.float64))[0] == 0.5):
+        raise ValueError(f"kappa is {kappa}: expected a power of two, such as 1, 0.0625 or 2^-12, from 2^-64 to 2^64.")
     return kappa
 
 

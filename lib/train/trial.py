@@ -33,13 +33,15 @@ CHOICES = {
     "labels": ("drawn", "expected"),
 }
 RANGES = {  # names, what is asked of each of them, in words
-    ("width", "layers", "heads", "vocabulary", "context", "steps", "evaluations", "patience", "workers"): (
+    ("width", "layers", "heads", "vocabulary", "context", "tokens_per_step", "patience", "workers"): (
         lambda value: value >= 1,
         "1 or more",
     ),
+    ("steps", "evaluations"): (lambda value: value >= 2, "2 or more, so that there is a curve"),
+    ("seed", "order"): (lambda value: value is None or 0 <= value < 2**63, "0 or more, and below 2^63"),
     ("learning_rate", "epsilon", "sharpness"): (lambda value: 0 < value < math.inf, "more than 0, and finite"),
     ("clip",): (lambda value: value > 0, "more than 0; inf does not clip"),
-    ("seed", "decay", "mu_loss", "z_loss"): (lambda value: 0 <= value < math.inf, "0 or more, and finite"),
+    ("decay", "mu_loss", "z_loss"): (lambda value: 0 <= value < math.inf, "0 or more, and finite"),
     ("warmup", "floor"): (lambda value: 0 <= value <= 1, "0 to 1"),
     ("beta1", "beta2"): (lambda value: 0 <= value < 1, "0 or more, and less than 1"),
 }
@@ -229,7 +231,8 @@ class Training:
         self.optimiser.step()
         if self.trial.centred == "after":
             with torch.no_grad():
-                self.network.lm_head.weight -= self.network.lm_head.weight.mean(0)
+                for part in (self.network.lm_head.weight, *([] if self.bias is None else [self.bias])):
+                    part -= part.mean(0)
 
     def parameters(self) -> list[torch.Tensor]:
         """All that is trained."""
