@@ -48,6 +48,14 @@ MADE = {
 }
 
 
+def _at(address, loss):
+    """What the chart of a run along training reads of a checkpoint."""
+    entropies = [{"view": "raw", "entropy": 1.0}]
+    return {"address": address, "logits": {"loss": loss, "offset": 0.0}, "layers": [{"anisotropy": 0.1}]} | {
+        "entropies": entropies
+    }
+
+
 @pytest.fixture
 def saved(tmp_path, monkeypatch):
     """Saves a model of MADE with a tiny tokenizer; random documents stand for every corpus."""
@@ -135,6 +143,14 @@ def test_the_page_shows_the_spectrum_in_a_browser_with_javascript_and_without(sa
             shown.wait_for_function("[...document.querySelectorAll('.vl-chart')].every(box => box.dataset.live)")
         assert shown.locator(".vl-chart").count() == shown.locator(".vl-chart svg:visible").count() >= 4
         assert "cut to rank" in shown.locator("main").inner_text() and messages == []
+
+
+def test_a_run_along_training_is_judged_by_its_loss_and_several_models_are_compared():
+    models = [_at(f"suite:run@step{step}", loss) for step, loss in enumerate((4.0, 3.0, 3.1, 3.2))]
+    numbers = {"models": models, "series": diagnosis._series(models)}
+    assert [row["run"] for row in numbers["series"]] == ["suite:run"]
+    assert "<svg" in pages.markup(pages.Chart(draw.along(numbers)))
+    assert diagnosis._series(models[:2]) == []
 
 
 @pytest.mark.parametrize(

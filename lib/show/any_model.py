@@ -182,7 +182,7 @@ def along(numbers: dict) -> alt.ConcatChart:
         base = alt.Chart(table, width=230, height=150).mark_line(point=True)
         colour = alt.Color("run:N", title=None) if table.run.nunique() > 1 else alt.value(charts.PALETTE[0])
         y = alt.Y(f"{column}:Q", title=title).scale(zero=False)
-        panels.append(base.encode(STEP, y, colour, tooltip=["run", "step", column]))
+        panels.append(base.encode(STEP, y, color=colour, tooltip=["run", "step", column]))
     return alt.concat(
         *panels, columns=2, description="Loss, anisotropy, singular entropy and mean logit along training"
     )

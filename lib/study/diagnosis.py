@@ -13,7 +13,7 @@ from lib.study import anisotropy as states
 from lib.study import any_model, public, saturation, spectra, training
 
 SCHEMA, VERSION = "any-model", 1
-SIZES = {"tokens": 8192, "held_out": 4096, "steps": 16, "longest": 256, "layer_tokens": 4096}
+SIZES = {"tokens": 6144, "held_out": 4096, "steps": 16, "longest": 256, "layer_tokens": 2048}
 SUITE = [f"suite:nano-{width}-seed0" for width in (8, 16, 32, 64, 128)]
 SUITE_TOKENS = 2048
 SHOWN = 60  # singular values that are kept of a spectrum
