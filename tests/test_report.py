@@ -145,7 +145,7 @@ def test_the_page_shows_the_spectrum_in_a_browser_with_javascript_and_without(sa
         assert "cut to rank" in shown.locator("main").inner_text() and messages == []
 
 
-def test_a_run_along_training_is_judged_by_its_loss_and_several_models_are_compared():
+def test_a_run_along_training_is_judged_by_its_loss():
     models = [_at(f"suite:run@step{step}", loss) for step, loss in enumerate((4.0, 3.0, 3.1, 3.2))]
     numbers = {"models": models, "series": diagnosis._series(models)}
     assert [row["run"] for row in numbers["series"]] == ["suite:run"]
