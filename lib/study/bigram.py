@@ -86,21 +86,35 @@ def steps(frame: pd.DataFrame, draws: int, seed: int) -> dict[str, float]:
 
     frame: `seen`. Where the mean logit exceeds 64 the cost is compared with c s^2 / 24, s the spacing of fp16 there,
     and with the square of the offset, each up to a factor of its own: deviation of the log2 of the ratio around
-    `stairs` and around `square`, and `less`, by how much the first is smaller, with a 95 % interval over `runs`; NaN
-    where there are none.
+    `stairs` and around `square`, and `less`, by how much the first is smaller, with a 95 % interval over `runs`.
+    The same for stairs at powers of two times any share: `shifted`, and the `share` that fits best. NaN without runs.
     """
-    runs = frame[(frame.offset > FROM) & (frame.cost > 0)]
-    octaves = np.log2(runs.offset)
-    about = {"stairs": 2 * np.floor(octaves), "square": 2 * octaves}
-    rests = runs[["arm", "seed"]].assign(**{name: np.log2(runs.cost) - level for name, level in about.items()})
-    parts = [part for _, part in rests.groupby(["arm", "seed"])]
+    rests = frame[(frame.offset > FROM) & (frame.cost > 0)]
+    parts = [np.log2(part[["cost", "offset"]].to_numpy()) for _, part in rests.groupby(["arm", "seed"])]
     if not parts:
-        return {"runs": 0, **dict.fromkeys(("stairs", "square", "less", "low", "high"), np.nan)}
+        names = ("stairs", "square", "shifted", "share", "less", "low", "high", "shifted-less", "shifted-low")
+        return {"runs": 0, **dict.fromkeys(names, np.nan)}
+    found = _around(np.concatenate(parts))
     picked = np.random.default_rng(seed).integers(len(parts), size=(draws, len(parts)))
-    drawn = [pd.concat([parts[number] for number in numbers])[list(about)].std() for numbers in picked]
-    less = np.quantile([one.square - one.stairs for one in drawn], [0.025, 0.975])
-    found = rests[list(about)].std()
-    return {**found.to_dict(), "less": found.square - found.stairs, "low": less[0], "high": less[1], "runs": len(parts)}
+    drawn = pd.DataFrame([_around(np.concatenate([parts[number] for number in numbers])) for numbers in picked])
+    low, high = (drawn.square - drawn.stairs).quantile([0.025, 0.975])
+    found |= {"less": found["square"] - found["stairs"], "low": low, "high": high, "runs": len(parts)}
+    shifted = (drawn.square - drawn.shifted).quantile(0.025)
+    return found | {"shifted-less": found["square"] - found["shifted"], "shifted-low": shifted}
+
+
+def _around(logs):
+    """Deviations of the log2 cost around stairs, shifted stairs and the square; logs (n, 2): of cost and offset."""
+    cost, offset = logs.T
+    shifts = np.arange(0, 1, 1 / 32)
+    each = [np.std(cost - 2 * np.floor(offset + shift)) for shift in shifts]
+    best = int(np.argmin(each))
+    return {
+        "stairs": each[0],
+        "square": np.std(cost - 2 * offset),
+        "shifted": each[best],
+        "share": 2.0 ** -shifts[best],
+    }
 
 
 def jump(run: pd.DataFrame, window: int = 5) -> dict[str, float]:
