@@ -66,7 +66,12 @@ def points(settings: dict) -> list[dict]:
         raise ValueError(f"{empty[0]} is an empty list: give it at least one value, or leave it out.")
     changed = {name: values for name, values in axes.items() if values != [FIELDS[name]]}
     grid = sweep.product(**changed)
-    if len({trial.Trial(**point) for point in grid}) < len(grid):
+    runs = [trial.Trial(**point) for point in grid]
+    if any(run.steps < 2 or run.evaluations < 2 for run in runs):
+        raise ValueError(
+            "steps and evaluations are less than 2 somewhere: expected 2 or more, so that there is a curve."
+        )
+    if len(set(runs)) < len(runs):
         raise ValueError("two runs of the grid are the same: give each value once; fp32 is float32, and 8.0 is 8.")
     return grid
 

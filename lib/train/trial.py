@@ -33,11 +33,21 @@ CHOICES = {
     "labels": ("drawn", "expected"),
 }
 RANGES = {  # names, what is asked of each of them, in words
-    ("width", "layers", "heads", "vocabulary", "context", "tokens_per_step", "patience", "workers"): (
+    (
+        "width",
+        "layers",
+        "heads",
+        "vocabulary",
+        "context",
+        "tokens_per_step",
+        "steps",
+        "evaluations",
+        "patience",
+        "workers",
+    ): (
         lambda value: value >= 1,
         "1 or more",
     ),
-    ("steps", "evaluations"): (lambda value: value >= 2, "2 or more, so that there is a curve"),
     ("seed", "order"): (lambda value: value is None or 0 <= value < 2**63, "0 or more, and below 2^63"),
     ("learning_rate", "epsilon", "sharpness"): (lambda value: 0 < value < math.inf, "more than 0, and finite"),
     ("clip",): (lambda value: value > 0, "more than 0; inf does not clip"),
