@@ -138,7 +138,7 @@ def test_a_run_again_is_the_same_and_another_order_is_another(stream):
         ({"width": 10, "heads": 4}, "not divided by 4 heads"),
         ({"tokens_per_step": 1000}, "expected a power of two and a multiple of 128"),
         ({"centred": "yes"}, "expected one of never, after, inside"),
-        ({"steps": 1}, "expected 2 or more"),
+        ({"steps": 0}, "expected 1 or more"),
         ({"tokens_per_step": 0}, "expected 1 or more"),
         ({"order": -5}, "0 or more, and below 2\\^63"),
         ({"seed": 10**20}, "below 2\\^63"),
@@ -159,6 +159,11 @@ def test_a_run_again_is_the_same_and_another_order_is_another(stream):
 def test_what_cannot_be_trained_is_refused_before_anything_is(settings, message):
     with pytest.raises(ValueError, match=message):
         trials.points(settings)
+
+
+def test_a_run_without_a_curve_is_refused_before_it_is_trained():
+    with pytest.raises(ValueError, match="so that there is a curve"):
+        trials.along(trials.points({"steps": 1}), "smoke")
 
 
 def test_a_text_that_is_too_short_is_refused(stream):

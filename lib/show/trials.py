@@ -75,17 +75,24 @@ def costs(frame: pd.DataFrame) -> alt.LayerChart:
 def climbs(frame: pd.DataFrame, levels: pd.DataFrame) -> alt.VConcatChart:
     """The mean logit along training, and below it what rounding costs, over dashed levels that fp16's spacing predicts.
 
-    Columns of the frame: arm, step, offset, cost; of the levels: offset, cost. What lies below the levels is left out.
+    Columns of the frame: arm, step, offset, cost; of the levels: offset, cost. What lies below the levels is left out, but where
+    all of it does.
     """
-    arms = list(dict.fromkeys(frame.arm[frame.offset > levels.offset.min()]))
+    high = frame.offset.max() > levels.offset.min()
+    arms = list(dict.fromkeys(frame.arm[frame.offset > levels.offset.min()] if high else frame.arm))
     x = alt.X("step:Q", title="update").axis(format=",d")
     colour = alt.Color("arm:N", title=None, sort=arms).scale(range=charts.PALETTE).legend(columns=2, symbolOpacity=1)
     panels = []
     for name, title in {"offset": "mean logit", "cost": "cost of rounding, nats"}.items():
-        shown = frame[frame.arm.isin(arms) & (frame[name] > levels[name].min())]
-        y = alt.Y(f"{name}:Q", title=title).scale(type="log", base=2 if name == "offset" else 10, nice=False)
+        shown = frame[frame.arm.isin(arms) & (frame[name] > levels[name].min() if high else True)]
+        log = {"type": "log", "base": 2 if name == "offset" else 10, "nice": False}
+        y = alt.Y(f"{name}:Q", title=title).scale(**(log if high else {}))
         lines = alt.Chart(shown).mark_line(opacity=0.8).encode(x, y, colour)
-        rules = alt.Chart(levels[levels[name] < 2 * frame[name].max()]).mark_rule(strokeDash=[4, 4]).encode(y)
+        rules = (
+            alt.Chart(levels[levels[name] < 2 * frame[name].max() if high else levels[name] > 0])
+            .mark_rule(strokeDash=[4, 4])
+            .encode(y)
+        )
         panels.append((rules + lines).properties(width=480, height=190))
     return alt.vconcat(*panels, description=f"Mean logit and cost of rounding along training: {'; '.join(arms)}")
 

@@ -67,17 +67,18 @@ def points(settings: dict) -> list[dict]:
     changed = {name: values for name, values in axes.items() if values != [FIELDS[name]]}
     grid = sweep.product(**changed)
     runs = [trial.Trial(**point) for point in grid]
-    if any(run.steps < 2 or run.evaluations < 2 for run in runs):
-        raise ValueError(
-            "steps and evaluations are less than 2 somewhere: expected 2 or more, so that there is a curve."
-        )
     if len(set(runs)) < len(runs):
         raise ValueError("two runs of the grid are the same: give each value once; fp32 is float32, and 8.0 is 8.")
     return grid
 
 
 def along(grid: list[dict], text: str, **how) -> pd.DataFrame:
-    """All runs of a grid along training; a column `arm` says what differs, seeds apart. how: `sweep.run`'s."""
+    """All runs of a grid along training; a column `arm` says what differs, seeds apart. how: `sweep.run`'s.
+
+    Raises ValueError for a run without a curve, before anything is trained.
+    """
+    if any(min(point.get(name, FIELDS[name]) for name in ("steps", "evaluations")) < 2 for point in grid):
+        raise ValueError("steps or evaluations are less than 2: expected 2 or more, so that there is a curve.")
     return labelled(sweep.run(trained, grid, text=text, **how), grid)
 
 
