@@ -75,8 +75,8 @@ def costs(frame: pd.DataFrame) -> alt.LayerChart:
 def climbs(frame: pd.DataFrame, levels: pd.DataFrame) -> alt.VConcatChart:
     """The mean logit along training, and below it what rounding costs, over dashed levels that fp16's spacing predicts.
 
-    Columns of the frame: arm, step, offset, cost; of the levels: offset, cost. What lies below the levels is left out, but where
-    all of it does.
+    Columns of the frame: arm, step, offset, cost; of the levels: offset, cost. What lies below the levels is left out,
+    unless all of it does.
     """
     high = frame.offset.max() > levels.offset.min()
     arms = list(dict.fromkeys(frame.arm[frame.offset > levels.offset.min()] if high else frame.arm))
