@@ -14,24 +14,25 @@ SHARES = {"share": "embedding and head, of the parameters", "flops_share": "head
 DEEPEST = 100  # layers that a plan may have
 
 
-def profiles(points: pd.DataFrame, lines: pd.DataFrame) -> alt.HConcatChart:
-    """Losses less the lowest of their budget against width, a panel for each kind of budget, with the fits.
+def profiles(points: pd.DataFrame, lines: pd.DataFrame) -> alt.VConcatChart:
+    """Losses less the lowest of their budget against width, a panel below the other for each kind of budget.
 
-    points: fixed (words, the panel), budget, width, above, low, high (nats); lines: fixed, budget, width, above.
+    points: fixed (words, the panel), budget, width, above, low, high (nats); lines, the fits: fixed, budget, width,
+    above.
     """
     panels = []
     for fixed in dict.fromkeys(points.fixed):
         part, fitted = points[points.fixed == fixed], lines[lines.fixed == fixed]
         colour = alt.Color("budget:N", title=None, sort=list(dict.fromkeys(part.budget)))
-        colour = colour.legend(columns=1, labelLimit=330, symbolOpacity=1)
+        colour = colour.legend(columns=1, labelLimit=400, symbolOpacity=1, orient="bottom")
         y = alt.Y("above:Q", title="nats above the lowest mean").scale(zero=False)
         told = ["budget", "width", alt.Tooltip("above:Q", format=".3f")]
         dots = alt.Chart(part).mark_point(filled=True, size=50).encode(WIDTH, y, colour, tooltip=told)
         bars = alt.Chart(part).mark_rule(opacity=0.5).encode(WIDTH, alt.Y("low:Q"), alt.Y2("high:Q"), colour)
         curve = alt.Chart(fitted).mark_line(opacity=0.7).encode(WIDTH, y, colour)
-        panels.append((bars + curve + dots).properties(width=230, height=220, title=f"equal {fixed}"))
+        panels.append((bars + curve + dots).properties(width=480, height=170, title=f"equal {fixed}"))
     text = "Loss above the lowest of each budget against width, with intervals over seeds and fitted parabolas"
-    return alt.hconcat(*panels, description=text).resolve_scale(color="independent")
+    return alt.vconcat(*panels, description=text).resolve_scale(color="independent")
 
 
 def chosen(points: pd.DataFrame) -> alt.VConcatChart:
