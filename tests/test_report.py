@@ -166,7 +166,32 @@ def test_bad_addresses_are_named_in_one_sentence(address, said, capsys):
         report.main([address])
 
 
-def test_models_and_losses_are_not_mixed(capsys):
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["package:smollm2-135m", "--loss", "a.csv"], "not both"),
+        ([], "expected addresses of models"),
+        (["package:smollm2-135m", "--min-rise", "0.01"], "--min-rise has no effect on models"),
+        (["--loss", "a.csv", "--corpus", "wiki-en"], "--corpus has no effect on loss curves"),
+        (["--loss", "a.csv", "--min-rise", "nan"], "expected a share of the loss between 0 and 1"),
+    ],
+)
+def test_options_that_can_not_be_meant_are_refused(arguments, said, capsys):
     with pytest.raises(SystemExit):
-        report.main(["package:smollm2-135m", "--loss", "a.csv"])
-    assert "not both" in capsys.readouterr().err
+        report.main(arguments)
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("out", ["numbers.json", "folder.html"])
+def test_a_page_that_can_not_be_written_is_refused_before_the_work(tmp_path, out):
+    (tmp_path / "folder.html").mkdir()
+    with pytest.raises(SystemExit, match="the page can't be"):
+        report.main(["no such thing", "--out", str(tmp_path / out)])
+
+
+def test_pages_of_different_questions_have_different_names(monkeypatch, tmp_path):
+    monkeypatch.setattr(report, "FOLDER", tmp_path)
+    long = [f"suite:nano-{width}-seed0@last" for width in (8, 16, 32, 64)]
+    asked = [["."], ["a"], ["a", "wiki-de"], ["loss", "a"], long, long[::-1]]
+    places = [report._place(None, one) for one in asked]
+    assert len(set(places)) == len(asked) and not any(place.name.startswith(".") for place in places)

@@ -24,7 +24,8 @@ def blocks(numbers: dict) -> list[Block]:
     page += [Heading("Spectrum of the head"), Chart(spectrum(numbers)), Table(entropies(numbers))]
     page += [Paragraph(normal_entropy(numbers)), Heading("Anisotropy by layer"), Chart(layers(numbers))]
     page += [Paragraph(normal_anisotropy(numbers)), Heading("What a head of lower rank costs")]
-    page += [Chart(costs(numbers)), Table(smallest(numbers)), Paragraph(TRUNCATION), Paragraph(normal_error(numbers))]
+    page += [Chart(costs(numbers)), Table(smallest(numbers)), Paragraph(TRUNCATION)]
+    page += [Chart(errors(numbers)), Paragraph(normal_error(numbers))]
     page += [Heading("Health of the logits"), Table(logits(numbers)), Paragraph(normal_logits(numbers))]
     page += [Heading("Where it stands"), Chart(standing(numbers)), Table(public(numbers))]
     sizes = numbers["sizes"]
@@ -98,9 +99,7 @@ def layers(numbers: dict) -> alt.LayerChart:
 
 def costs(numbers: dict) -> alt.LayerChart:
     """What the head cut to each rank costs, with intervals over documents, and the three costs that are sought."""
-    rows = _some(frame(numbers, "rank_costs"))
-    rows = rows.assign(share=rows["rank"] / rows.groupby("model")["rank"].transform("max")).query("share < 1")
-    base = alt.Chart(rows).encode(alt.X("share:Q", title="rank / width").axis(format="%"), _by_model(numbers))
+    base = _by_share(numbers)
     line = base.mark_line(point=True).encode(
         alt.Y("cost:Q", title="cost, nats").scale(type="symlog", constant=0.02),
         tooltip=["model", "rank", "cost", "low", "high", "w_error", "w_error_centred"],
@@ -109,6 +108,23 @@ def costs(numbers: dict) -> alt.LayerChart:
     levels = [row["within"] for row in numbers["models"][0]["smallest"]]
     rules = alt.Chart(pd.DataFrame({"level": levels})).mark_rule(strokeDash=[2, 3]).encode(y="level:Q")
     return alt.layer(rules, bars, line, description="Cost in nats of a head cut to each rank, on held-out text")
+
+
+def errors(numbers: dict) -> alt.LayerChart:
+    """W-error of each head cut to each rank, raw (solid) and without the mean row, and the paper's break."""
+    names = {"w_error": "raw", "w_error_centred": "mean row removed"}
+    base = _by_share(numbers).transform_fold(list(names), ["kind", "error"])
+    base = base.transform_calculate(view=f"{names}[datum.kind]")
+    line = base.mark_line(point=True).encode(
+        alt.Y("error:Q", title="W-error"),
+        alt.StrokeDash("view:N", title=None, sort=list(names.values())),
+        tooltip=["model", "rank", "w_error", "w_error_centred"],
+    )
+    level = alt.Chart(pd.DataFrame({"level": [numbers["normal"]["w_error"]]})).mark_rule(strokeDash=[2, 3])
+    text = (
+        "W-error of the head cut to each rank, as it is and without its mean row; dashed: where the paper sees a break"
+    )
+    return alt.layer(level.encode(y="level:Q"), line, description=text)
 
 
 def smallest(numbers: dict) -> pd.DataFrame:
@@ -186,6 +202,13 @@ def along(numbers: dict) -> alt.ConcatChart:
     return alt.concat(
         *panels, columns=2, description="Loss, anisotropy, singular entropy and mean logit along training"
     )
+
+
+def _by_share(numbers):
+    """Costs and errors of heads cut below their width, against the share that is left."""
+    rows = _some(frame(numbers, "rank_costs"))
+    rows = rows.assign(share=rows["rank"] / rows.groupby("model")["rank"].transform("max")).query("share < 1")
+    return alt.Chart(rows).encode(alt.X("share:Q", title="rank / width").axis(format="%"), _by_model(numbers))
 
 
 def _some(rows, most=6):
