@@ -1,5 +1,6 @@
 """The built site: links, fragments, nothing from outside, every figure and claim of the paper present."""
 
+import hashlib
 import json
 from html.parser import HTMLParser
 from io import StringIO
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from lib.data import paper
 from lib.run import book as making
 from lib.show import charts, notebooks, tables
 
@@ -66,16 +68,30 @@ def test_every_figure_has_data_that_reads_back(book):
         assert len(pd.read_csv(book / "html" / figure.data)) > 0, figure.figure
 
 
-def test_every_figure_and_table_of_the_paper_is_mirrored(book):
-    mirrored = set()
-    for figure in notebooks.figures(book / "source"):
-        mirrored |= {name.strip() for name in figure.mirrors.split(",")}
-    assert {f"Figure {k}" for k in range(1, 10)} | {"Table 1"} <= mirrored
+PAPER = {*(f"Figure {k}" for k in range(1, 10)), "Table 1", "Lemma 5.1", "Lemma 5.2", "Theorem 5.3"}
+
+
+def test_all_that_the_paper_shows_is_mirrored_and_says_from_what_it_was_made(book):
+    figures, numbers = (pd.read_csv(book / "html" / "_data" / f"{name}.csv") for name in ("figures", "numbers"))
+    both = pd.concat([figures, numbers])
+    assert PAPER <= set(both.mirrors.dropna())
+    mirrors = both[both.mirrors.isin(PAPER)]
+    always = ["source", "command", "executed", "made", "records", "processor", "seconds", "code"]
+    assert (
+        mirrors[always].notna().all(axis=None)
+        and both.made.isin(["computed", "recorded", "computed and recorded"]).all()
+    )
+    inputs = mirrors.inputs.dropna().str.split("; ").explode()
+    assert inputs.str.fullmatch(r"\S.*=[\w./@-]+").all() and "paper.json" in set(inputs.str.partition("=")[0])
+    drawn = figures[figures.data.notna()]
+    for figure in drawn.itertuples():
+        assert hashlib.sha256((book / "html" / figure.data).read_bytes()).hexdigest() == figure.sha256
+    assert numbers.number.is_unique and len(numbers) > 100
 
 
 def test_every_claim_has_a_computed_verdict_on_the_first_page(book):
     left = {verdict["claim"] for verdict in notebooks.verdicts(book / "source")}
-    assert left == {f"C{k}" for k in range(1, 11)}
+    assert left == set(paper.claims())
     front = (book / "html" / "index.html").read_text()
     assert "not yet tested" not in front
     assert all(f">{claim}<" in front for claim in left)

@@ -28,7 +28,7 @@ from papermill.engines import NBClientEngine, papermill_engines
 from traitlets.config import Config
 
 from lib.data.cache import ROOT, cache
-from lib.run import code, estimate, machine, progress
+from lib.run import code, estimate, machine, progress, provenance, records
 from lib.run.parameters import fitted, own, profile_values, written
 
 BOOK = ROOT / "book"
@@ -118,15 +118,19 @@ class Watched(NBClientEngine):
     """Papermill's own engine, which says on a line which cell is running."""
 
     @classmethod
-    def execute_managed_notebook(cls, nb_man, kernel_name, watch=None, **settings):
-        """Execute the cells, telling `watch` of each."""
-        start = nb_man.cell_start
+    def execute_managed_notebook(cls, nb_man, kernel_name, watch=None, used=None, **settings):
+        """Execute the cells, telling `watch` of each that begins and `used` of each that ends."""
+        start, complete = nb_man.cell_start, nb_man.cell_complete
 
         def begin(cell, cell_index=None, **more):
             watch.begin(cell_index)
             return start(cell, cell_index, **more)
 
-        nb_man.cell_start = begin
+        def end(cell, cell_index=None, **more):
+            used.end(cell_index)
+            return complete(cell, cell_index, **more)
+
+        nb_man.cell_start, nb_man.cell_complete = begin, end
         # At once: a kernel that computes doesn't hear a polite request, and everything it has finished is on disk.
         return super().execute_managed_notebook(nb_man, kernel_name, shutdown_kernel="immediate", **settings)
 
@@ -170,7 +174,8 @@ def execute(source, profile="laptop", parameters=None, out=Path("_build"), fresh
     try:
         with tempfile.TemporaryDirectory() as scratch:  # ipc: a kernel on TCP warns that it is not encrypted
             told = Path(scratch, "progress.json")
-            os.environ[progress.FILE] = str(told)
+            used = provenance.Used(Path(scratch, "records.jsonl"))
+            os.environ |= {progress.FILE: str(told), records.USED: str(used.path)}
             cells = len(notebook.cells) + bool(parameters)  # papermill puts one of its own in front
             with _watch(source.stem, cells, profile, told, bool(tried), after) as watch:
                 papermill.execute_notebook(
@@ -178,6 +183,7 @@ def execute(source, profile="laptop", parameters=None, out=Path("_build"), fresh
                     str(draft),
                     engine_name="watched",
                     watch=watch,
+                    used=used,
                     parameters=parameters,
                     kernel_name="python3",
                     cwd=str(BOOK),
@@ -195,6 +201,9 @@ def execute(source, profile="laptop", parameters=None, out=Path("_build"), fresh
         raise ChapterError(f"{source.stem}: its kernel died, most often for want of memory (see {draft})") from error
     if not tried:
         done = json.loads(draft.read_text())
+        values = {name: samples[-1] for name, samples in own(notebook).items() if samples} | parameters
+        provenance.note(done, values, used.by_cell, inputs(profile)[0])
+        draft.write_text(json.dumps(done, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         cells = [cell["metadata"]["papermill"].get("duration") or 0.0 for cell in done["cells"]]
         estimate.remember(profile, source.stem, done["metadata"]["papermill"]["duration"], cells)
     draft.replace(target)

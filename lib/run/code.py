@@ -17,6 +17,11 @@ def module_hash(*names: str) -> str:
 
     Raises ValueError where a name is no module whose source can be read.
     """
+    return _digest(files(*names))
+
+
+def files(*names: str) -> list[Path]:
+    """The files that `module_hash` is made of."""
     found, waiting = {}, list(names)
     while waiting:
         name = waiting.pop()
@@ -30,7 +35,7 @@ def module_hash(*names: str) -> str:
         imports, data = _named(path, path.stat().st_mtime_ns, name)
         waiting += imports
         found |= {place: place for place in (path.with_name(word) for word in data) if place.is_file()}
-    return _digest(filter(None, found.values()))
+    return [path for path in found.values() if path]
 
 
 def package_hash(name: str = "lib") -> str:

@@ -42,7 +42,7 @@ def run(function: Callable, grid: list[dict], /, **fixed) -> pd.DataFrame:
     frames = []
     for point, one, path in zip(grid, wanted, found, strict=True):
         blob = path.read_bytes() if path else records.obtain(one)
-        records.use(blob)
+        records.use(blob, kept=path is not None)
         frame = records.unpack(blob)
         told = {name: value for name, value in point.items() if not isinstance(value, list) and name not in frame}
         frames.append(frame.assign(**told)[[*told, *frame.columns]])

@@ -10,6 +10,7 @@ share the folder.
 """
 
 import argparse
+import contextlib
 import functools
 import hashlib
 import json
@@ -30,6 +31,8 @@ from lib.data.cache import ROOT, cache, size
 from lib.run import machine, progress
 from lib.run.calls import Call, call, carry_out, named, short
 from lib.run.results import decode, encode
+
+USED = "BOOK_RECORDS"  # names the file in which a kernel tells the process that started it which records it uses
 
 _used: dict[str, dict] = {}  # manifests of the records that this process has used, in order
 
@@ -175,10 +178,13 @@ def unpack(blob: bytes):
     return decode(manifest(blob)["form"], blob.split(b"\n", 2)[2])
 
 
-def use(blob: bytes) -> None:
-    """From here on `provenance` names this record."""
+def use(blob: bytes, kept: bool = False) -> None:
+    """From here on `provenance` names this record; kept: it came with the book rather than from the cache."""
     about = manifest(blob)
     _used[about["key"]] = about
+    if path := os.environ.get(USED):
+        with contextlib.suppress(OSError), open(path, "a", encoding="utf-8") as file:  # work must not fail for it
+            file.write(json.dumps(about | {"kept": kept}) + "\n")
 
 
 def state(path: Path, fingerprints: dict | None = None) -> tuple[str, dict]:

@@ -82,8 +82,8 @@ class ClaimTable(Table):
         left = notebooks.verdicts(self.env.srcdir)
         rows, known = [], json.loads(CLAIMS.read_text())["claims"]
         if odd := sorted({v["claim"] for v in left} - set(known)):
-            raise ValueError(f"a chapter judges {', '.join(odd)}, which is no claim of the paper: expected C1 to C10")
-        for name, claim in known.items():
+            raise ValueError(f"a chapter judges {', '.join(odd)}, no claim of paper.json: expected {', '.join(known)}")
+        for name, claim in sorted(known.items(), key=lambda item: int(item[0].removeprefix("C"))):
             mine = [v for v in left if v["claim"] == name] or [UNTESTED]
             for verdict in mine:
                 rows.append(
@@ -99,7 +99,7 @@ class ClaimTable(Table):
 
 
 class FigureManifest(Table):
-    """Every figure of the book: what it mirrors, its data, and the command that makes it again."""
+    """Every figure of the book: what it mirrors, how it was made, and its data."""
 
     kind = "manifest"
 
@@ -112,11 +112,19 @@ class FigureManifest(Table):
                     "Figure": f"{{numref}}`{figure.name}`",
                     "In the paper": escape(figure.mirrors),
                     "Chapter": f"{{doc}}`{figure.chapter}`",
-                    "Made by": f"`make chapter CH={figure.chapter}`",
+                    "Made": escape(_how(figure.made)),
                     "Data": f'<a href="_data/{figure.name}.csv">CSV</a>' if figure.data is not None else "",
                 }
             )
-        return pd.DataFrame(rows, columns=["Figure", "In the paper", "Chapter", "Made by", "Data"])
+        return pd.DataFrame(rows, columns=["Figure", "In the paper", "Chapter", "Made", "Data"])
+
+
+def _how(made):
+    """Computed or recorded, in how long, with which seed and dtype, on one line."""
+    if not made:
+        return ""
+    seed = f"seed {made['seed']}" if made["seed"] else ""
+    return ", ".join(filter(None, [made["made"], f"{made['seconds']:,.0f} s", seed, made["dtype"]]))
 
 
 class RunTimes(Table):

@@ -13,14 +13,19 @@ from lib.show.tables import DATA
 SPEC = re.compile(r'<div class="vl-chart".*?<script type="application/json">(.*?)</script>', re.S)
 
 
+MADE = "book_provenance"  # in the metadata of a cell
+GLUED = "application/papermill.record/text/plain"
+
+
 @dataclass(frozen=True)
 class Figure:
-    """A captioned figure: its label, its chapter, what of the paper it mirrors, and its data."""
+    """A captioned figure: its label, its chapter, what of the paper it mirrors, its data, and from what it was made."""
 
     name: str
     chapter: str
     mirrors: str
     data: str | None  # CSV
+    made: dict
 
 
 def notebooks(folder):
@@ -63,8 +68,24 @@ def figures(folder):
         if "name" in figure and markup:
             mirrors = cell["metadata"].get("mirrors", "")
             csv = output["metadata"].get(DATA) or chart_data("".join(markup))
-            found.append(Figure(figure["name"], chapter, mirrors, csv))
+            found.append(Figure(figure["name"], chapter, mirrors, csv, cell["metadata"].get(MADE, {})))
     return found
+
+
+def numbers(folder):
+    """Numbers that chapters tell, answers on claims among them: number, value, mirrors, chapter, made."""
+    rows = []
+    for chapter, cell, output in _outputs(folder):
+        about = output.get("metadata", {})
+        told = {about["scrapbook"]["name"]: "".join(output["data"][GLUED])} if GLUED in output.get("data", {}) else {}
+        if KEY in about:
+            told |= {f"{about[KEY]['claim']}-{answer}": about[KEY][answer] for answer in ("numbers", "reading")}
+        mirrors, made = cell["metadata"].get("mirrors", ""), cell["metadata"].get(MADE, {})
+        rows += [
+            {"number": name, "value": value, "mirrors": mirrors, "chapter": chapter, "made": made}
+            for name, value in told.items()
+        ]
+    return rows
 
 
 def chart_data(markup):

@@ -3,6 +3,7 @@
 Listed under `sphinx.extra_extensions` in `_config.yml`.
 """
 
+import hashlib
 import shutil
 from importlib.metadata import distribution
 from pathlib import Path
@@ -37,7 +38,7 @@ def write_assets(app):
 
 
 def write_data(app):
-    """Write `_data/FIGURE.csv` for each figure, and `_data/figures.csv`, the manifest."""
+    """Write `_data/FIGURE.csv` for each figure; figures.csv and numbers.csv beside them say from what all were made."""
     if app.builder.format != "html":
         return
     folder = Path(app.outdir) / "_data"
@@ -47,21 +48,33 @@ def write_data(app):
     runs = runs.set_index("chapter") if len(runs) else runs
     rows = []
     for figure in notebooks.figures(app.srcdir):
+        about = {"figure": figure.name, "mirrors": figure.mirrors, "data": "", "sha256": ""}
         if figure.data is not None:
             (folder / f"{figure.name}.csv").write_text(figure.data, encoding="utf-8")
-        run = runs.loc[figure.chapter]
-        rows.append(
-            {
-                "figure": figure.name,
-                "mirrors": figure.mirrors,
-                "source": f"book/{figure.chapter}.md",
-                "command": f"make chapter CH={figure.chapter} PROFILE={run.profile}",
-                "parameters": run.parameters,
-                "executed": run.finished,
-                "data": f"_data/{figure.name}.csv" if figure.data is not None else "",
-            }
-        )
+            about["data"] = f"_data/{figure.name}.csv"
+            about["sha256"] = hashlib.sha256(figure.data.encode()).hexdigest()
+        rows.append(about | _origin(figure.chapter, figure.made, runs))
     pd.DataFrame(rows).to_csv(folder / "figures.csv", index=False)
+    rows = []
+    for number in notebooks.numbers(app.srcdir):
+        about = {name: number[name] for name in ("number", "value", "mirrors")}
+        rows.append(about | _origin(number["chapter"], number["made"], runs))
+    pd.DataFrame(rows).to_csv(folder / "numbers.csv", index=False)
+
+
+def _origin(chapter, made, runs):
+    """The columns that figures and numbers share."""
+    inputs = "; ".join(f"{name}={hashed}" for name, hashed in made.get("inputs", {}).items())
+    run = runs.loc[chapter]
+    return {
+        "source": f"book/{chapter}.md",
+        "command": f"make chapter CH={chapter} PROFILE={run.profile}",
+        "parameters": run.parameters,
+        "executed": run.finished,
+        **{name: made.get(name, "") for name in ("made", "records")},
+        "inputs": inputs,
+        **{name: made.get(name, "") for name in ("seed", "dtype", "processor", "seconds", "code")},
+    }
 
 
 def link_figures(app, doctree):
