@@ -12,7 +12,7 @@ NEEDS := 2.3 GB of disk and about 0.5 GB of packages (Linux without a CPU wheel 
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help book test suite inputs chapter try-run report picture notebooks lab serve bench lint clean
+.PHONY: help book pdf test suite inputs chapter try-run report picture notebooks lab serve bench lint clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -36,6 +36,9 @@ suite: inputs  ## train the nano suite (cached)
 
 book: inputs  ## environment, inputs, suite, every chapter, the site
 	@$(RUN) lib.run.book --profile $(PROFILE) $(if $(FRESH),--fresh)
+
+pdf: book  ## the whole book as one file for paper, _build/book.pdf; needs a Chromium
+	@$(RUN) lib.show.pdf $(if $(filter laptop,$(PROFILE)),_build,_build/$(PROFILE))
 
 chapter: $(READY)  ## one chapter: make chapter CH=04b_spectra P="-p seed 3"
 	@$(RUN) lib.run.chapter $(CH) --profile $(PROFILE) $(if $(FRESH),--fresh) $(P)
@@ -66,8 +69,8 @@ serve:  ## the built site on http://localhost:8000
 test: $(VENV)/.ready  ## identities, behaviour, every chapter at toy size, the site in a browser
 	@$(RUN) pytest -q -n 2 --dist worksteal tests
 
-bench: inputs  ## the figures that the book promises, measured
-	@for topic in $(basename $(notdir $(wildcard tests/bench/[a-z]*.py))); do $(RUN) tests.bench.$$topic || exit 1; done
+bench: inputs  ## the figures that the book promises, measured on a quiet machine: book/bench.json
+	@$(RUN) tests.bench $(TOPIC)
 
 lint: $(VENV)/.ready  ## ruff and the import contract
 	@$(RUN) ruff check lib tests && $(RUN) ruff format --check lib tests && $(BIN)/lint-imports

@@ -23,7 +23,7 @@ from lib.data.cache import ROOT
 from lib.run import chapter, estimate, machine, progress
 from lib.train import suite
 
-PROSE = (".md", ".bib", ".svg")
+PROSE = (".md", ".bib", ".svg", ".json")
 PAPER = ROOT / "lib" / "data" / "paper.json"  # whose claims the first page lists
 
 

@@ -148,7 +148,7 @@ def compute(wanted: Call, asked_by: str | None = None) -> bytes:
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(seconds, 3),
         "command": asked_by or command(),
-        "commit": _commit(),
+        "commit": commit(),
         "machine": _machine(),
         "python": platform.python_version(),
     }
@@ -227,7 +227,7 @@ def _machine():
 
 
 @functools.cache
-def _commit():
+def commit():
     """Commit of the working tree, with a + where lib was changed; None outside git."""
     git = ["git", "-C", str(ROOT)]
     try:

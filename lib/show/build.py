@@ -6,12 +6,13 @@ from pathlib import Path
 from jupyter_book.sphinx import build_sphinx
 
 
-def build(source, site, config, toc):
-    """Have Jupyter Book write the site; 0 when nothing failed or warned."""
+def build(source, site, config, toc, builder="html"):
+    """Have Jupyter Book write the site, or with `singlehtml` one page of all; 0 when nothing failed or warned."""
     return build_sphinx(
         Path(source).resolve(),
         Path(site).resolve(),
         noconfig=True,
+        builder=builder,
         path_config=config,
         confoverrides={"external_toc_path": str(Path(toc).resolve()), "latex_individualpages": False},
         warningiserror=True,

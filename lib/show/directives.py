@@ -165,6 +165,30 @@ class RunCosts(Table):
         )
 
 
+class BenchTable(Table):
+    """What `make bench` measured, and on which processor, from `bench.json` beside the notebooks."""
+
+    kind = "bench"
+    empty = "Nothing was measured for these pages: make bench writes the table."
+
+    def rows(self):
+        """One row for each line, the limits of the processor first and last."""
+        path = Path(self.env.srcdir) / "bench.json"
+        self.env.note_dependency(str(path))
+        if not path.exists():
+            return pd.DataFrame()
+        found = json.loads(path.read_text())
+        heading = f"{found['processor']}, {found['finished'][:10]}, torch {found['versions']['torch']}"
+        return pd.DataFrame(
+            {
+                "Measured": [escape(row["what"]) for row in found["rows"]],
+                escape(heading): [escape(row["measured"]) for row in found["rows"]],
+                "Target": [escape(row["target"]) for row in found["rows"]],
+                "": ["" if not row["target"] else "met" if row["ok"] else "**missed**" for row in found["rows"]],
+            }
+        )
+
+
 class HubRevisions(Table):
     """Commits to which names on the model hub were resolved, from `revisions.json` beside the notebooks."""
 

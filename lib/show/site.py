@@ -13,7 +13,7 @@ import vl_convert
 from docutils import nodes
 
 from lib.show import notebooks
-from lib.show.directives import ClaimTable, FigureManifest, HubRevisions, RunCosts, RunTimes
+from lib.show.directives import BenchTable, ClaimTable, FigureManifest, HubRevisions, RunCosts, RunTimes
 
 ASSETS = Path(__file__).parent / "assets"
 MATHJAX = ["tex-mml-chtml.js", "output/chtml/fonts", "input/tex/extensions"]
@@ -120,6 +120,7 @@ def mend_page(app, pagename, templatename, context, doctree):
 
 def setup(app):
     """Register with Sphinx."""
+    app.add_directive("bench-table", BenchTable)
     app.add_directive("claim-table", ClaimTable)
     app.add_directive("figure-manifest", FigureManifest)
     app.add_directive("hub-revisions", HubRevisions)
