@@ -122,3 +122,30 @@ def test_charts_follow_a_window_that_is_resized(browser, server):
     page.set_viewport_size({"width": 1400, "height": 1000})
     page.evaluate("Promise.all(document.getAnimations().map(slide => slide.finished))")  # of the side bars
     page.wait_for_function(FIT, timeout=10_000)
+
+
+FINDS = {
+    "kappa": "08_causes", "sigma": "04b_spectra", "W-error": "05a_rank_heads", "C4": "04a_anisotropy", "κ": "08_causes",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("asked", "chapter"), FINDS.items())
+def test_the_search_finds_symbols_and_claims(browser, server, asked, chapter):
+    page = open_page(browser.new_context(), f"{server}/search.html?q={asked}", [])
+    page.wait_for_selector(f"#search-results a[href*='{chapter}']")
+
+
+def test_a_printed_page_is_its_text_alone(browser, server):
+    page = open_page(browser.new_context(viewport={"width": 720, "height": 1000}), f"{server}/04b_spectra.html", [])
+    page.emulate_media(media="print")
+    shown = "name => [...document.querySelectorAll(name)].some(one => one.checkVisibility())"
+    aside = (
+        ".bd-sidebar-primary",
+        ".bd-sidebar-secondary",
+        ".header-article-items",
+        ".prev-next-footer",
+        ".figure-links",
+    )
+    assert not [name for name in aside if page.evaluate(shown, name)]
+    assert page.evaluate(shown, ".vl-chart svg")
+    assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0

@@ -38,6 +38,23 @@ def test_code_is_clean():
         assert done.returncode == 0, done.stdout
 
 
+def test_words_are_spelt_right():
+    pages = [*ROOT.glob("*.md"), *(ROOT / "book").glob("*.md"), ROOT / "lib", ROOT / "tests"]
+    command = [Path(sys.executable).with_name("codespell"), "--skip", "*.json,*.pyc,__pycache__", *pages]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_workflow_is_sound_and_asks_make_for_what_there_is():
+    workflow = ROOT / ".github" / "workflows" / "book.yml"
+    lint = Path(sys.executable).with_name("actionlint")
+    if lint.exists():  # there is no wheel of it for every system
+        done = subprocess.run([lint, workflow], capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout
+    asked = set(re.findall(r"run: make (\w+)", workflow.read_text()))
+    assert asked and asked <= set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.M))
+
+
 def test_every_page_is_in_the_table_of_contents():
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
     listed = [toc["root"], *(page["file"] for part in toc["parts"] for page in part["chapters"])]

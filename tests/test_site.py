@@ -60,6 +60,21 @@ def test_links_and_fragments_resolve_and_nothing_loads_from_outside(pages):
     assert wrong == []
 
 
+def test_each_chapter_gives_its_executed_notebook_to_download(book, pages):
+    for path in sorted((book / "notebooks").glob("*.ipynb")):
+        given = book / "html" / "_sources" / path.name
+        assert f"_sources/{path.name}" in pages[given.parents[1].resolve() / f"{path.stem}.html"].links
+        assert given.read_bytes() == path.read_bytes()
+        code = [cell for cell in json.loads(given.read_text())["cells"] if cell["cell_type"] == "code"]
+        assert all(cell["execution_count"] for cell in code) and any(cell["outputs"] for cell in code)
+
+
+def test_pages_are_light(book):
+    sizes = {path.name: path.stat().st_size for path in (book / "html").glob("*.html")}
+    assert max(sizes.values()) < 1.5e6, max(sizes, key=sizes.get)
+    assert sum(path.stat().st_size for path in (book / "html").rglob("*") if path.is_file()) < 25e6
+
+
 def test_every_figure_has_data_that_reads_back(book):
     manifest = pd.read_csv(book / "html" / "_data" / "figures.csv")
     assert len(manifest) == len(notebooks.figures(book / "source")) > 0
