@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import yaml
@@ -21,8 +22,8 @@ def test_conda_and_pip_pin_the_same_versions():
     conda = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
     listed = pins(next(entry for entry in conda if isinstance(entry, dict))["pip"])
     assert listed.items() <= constraints.items()
-    project = (ROOT / "pyproject.toml").read_text()
-    needed = re.findall(r'^    "([A-Za-z0-9_\-]+)', project.split("[project.optional")[0], re.M)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needed = [re.match(r"[\w.-]+", asked)[0] for asked in project["dependencies"]]
     assert {re.sub(r"[-_.]+", "-", name).lower() for name in needed} <= listed.keys()
 
 

@@ -81,8 +81,9 @@ def test_curves_over_the_rank_are_monotone(name: str, keys: list[str], column: s
         assert values.is_monotonic_decreasing if falls else values.is_monotonic_increasing
 
 
-def test_there_are_ten_claims() -> None:
-    assert list(paper.claims()) == [f"C{number}" for number in range(1, 11)]
+def test_the_claims_are_numbered_and_told() -> None:
+    assert set(paper.claims()) == {f"C{number}" for number in range(1, len(paper.claims()) + 1)}
+    assert len(paper.claims()) >= 10
     assert all(claim.title and claim.sentence.endswith(".") and claim.section for claim in paper.claims().values())
 
 
