@@ -120,6 +120,7 @@ def mend_page(app, pagename, templatename, context, doctree):
 
 def setup(app):
     """Register with Sphinx."""
+    app.setup_extension("lib.show.terms")
     app.add_directive("bench-table", BenchTable)
     app.add_directive("claim-table", ClaimTable)
     app.add_directive("figure-manifest", FigureManifest)
