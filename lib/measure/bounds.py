@@ -149,6 +149,7 @@ def curvature(log_odds: Array) -> np.ndarray:
     """A kappa <= 1/4 with KL(p || softmax(z + D)) <= kappa ||D||^2 for every D, given a = log(max p / (1 - max p)).
 
     kappa = tanh(a/2) / (4 a) (1 + min(1, exp(a))): Kearns and Saul's constant where max p >= 1/2, and smaller below.
+    The book's letter for it is chi, since its kappa scales gradients.
     No smaller one holds for all p of that max p where it is at least 1/2 (two tokens) or 1/n (n equal tokens); see the
     appendix. Raises ValueError where an entry is NaN.
     """

@@ -123,15 +123,6 @@ def parts_of_gap(parts: pd.DataFrame) -> alt.Chart:
     )
 
 
-def variants(frame: pd.DataFrame) -> alt.Chart:
-    """Final over best LAMBADA perplexity: run, best, final, ratio."""
-    text = "Bars: ratio of final to best LAMBADA perplexity for variants of Pythia."
-    x = alt.X("ratio:Q", title="final over best perplexity").scale(domainMin=1, clamp=True)
-    y = alt.Y("run:N", title=None, sort="-x").axis(labelLimit=220)
-    bars = alt.Chart(frame, height=260, description=text).mark_bar(color=charts.PALETTE[4])
-    return bars.encode(x, y, x2=alt.datum(1), tooltip=["run", "best", "final", "ratio"])
-
-
 def _seen(pick, yes=1.0, no=0.08):
     """Opacity of what is picked in the legend, and of the rest."""
     return alt.condition(pick, alt.value(yes), alt.value(no))

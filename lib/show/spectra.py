@@ -6,7 +6,7 @@ import pandas as pd
 from lib.show import charts
 from lib.show.training import STEP
 
-ENTROPY = alt.Y("entropy:Q", title="KL to uniform (nats)")
+ENTROPY = alt.Y("entropy:Q", title="singular entropy, nats")
 
 
 def spectrum(frame: pd.DataFrame, views: tuple[str, ...]) -> alt.Chart:

@@ -11,13 +11,13 @@ SAMPLE_DASH = alt.StrokeDash("sample:N", title=None, sort=["held out", "in sampl
 GAP = {
     "gap": "gap of the best head found",
     "truncated": "gap of the truncated head",
-    "confident": "bound with κ",
+    "confident": "bound with χ",
     "squared": "bound ¼ T",
     "paper": "Theorem 5.3, its constant added",
 }
 BOUNDS = {
-    "first_order": "Lemma 5.1, √2 |PD|",
-    "norm": "¼ |PD|²",
+    "first_order": "Lemma 5.1, √2 |JD|",
+    "norm": "¼ |JD|²",
     "range": "range² / 8 (Hoeffding)",
     "bennett": "Bennett",
     "divergence": "measured KL",
@@ -31,11 +31,11 @@ PREDICTIONS = {
     "divergence": "measured KL",
 }
 SANDWICH = {
-    "above": "bound by ρ",
-    "above_tail": "½ tail with ρ",
+    "above": "bound by φ⁺",
+    "above_tail": "½ tail with φ⁺",
     "divergence": "measured KL",
-    "below_tail": "½ tail with α",
-    "below": "bound by α",
+    "below_tail": "½ tail with φ⁻",
+    "below": "bound by φ⁻",
 }
 
 

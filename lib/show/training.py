@@ -3,6 +3,7 @@
 import altair as alt
 import pandas as pd
 
+ENTROPY = "singular entropy, nats"
 STEP = alt.X("step:Q", title="training step").scale(type="symlog", constant=8, domainMin=0)
 
 
@@ -44,9 +45,9 @@ def entropy_and_spectrum(entropies: pd.DataFrame, spectra: pd.DataFrame, descrip
     panels = []
     for view, part in entropies.groupby("view", sort=False):
         base = alt.Chart(part, title=view).encode(color=_model(entropies), opacity=seen)
-        band = base.mark_area(opacity=0.2).encode(STEP, alt.Y("low:Q", title="KL to uniform (nats)"), alt.Y2("high:Q"))
+        band = base.mark_area(opacity=0.2).encode(STEP, alt.Y("low:Q", title=ENTROPY), alt.Y2("high:Q"))
         chosen = () if panels else (model,)
-        curve = _curve(base, alt.Y("entropy:Q", title="KL to uniform (nats)"), step, *chosen)
+        curve = _curve(base, alt.Y("entropy:Q", title=ENTROPY), step, *chosen)
         panels.append((band + curve).properties(width=480, height=120))
     spectrum = (
         alt.Chart(spectra, title="spectrum at the chosen step")

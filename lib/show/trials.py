@@ -49,7 +49,7 @@ def doses(frame: pd.DataFrame) -> alt.HConcatChart:
             **look,
         )
     )
-    by_dose = base.encode(alt.X("dose:Q", title="delta x summed learning rate").scale(type="log"))
+    by_dose = base.encode(alt.X("dose:Q", title="δ × summed learning rate").scale(type="log"))
     by_width = base.encode(alt.X("width:N", title="width d", sort=order))
     panels = by_dose.properties(width=330, height=240), by_width.properties(width=120, height=240)
     return alt.hconcat(*panels, description="Rise of the loss against the dose, and against the width")
@@ -103,9 +103,7 @@ def sliders(frame: pd.DataFrame) -> alt.VConcatChart:
     Columns: rate, power (log2 of kappa), step, gap, offset.
     """
     powers, rates = sorted(frame.power.unique()), sorted(frame.rate.unique())
-    slider = alt.binding_range(
-        min=int(powers[0]), max=int(powers[-1]), step=int(powers[1] - powers[0]), name="log2 kappa "
-    )
+    slider = alt.binding_range(min=int(powers[0]), max=int(powers[-1]), step=int(powers[1] - powers[0]), name="log₂ κ ")
     power = alt.param("power", value=int(powers[0]), bind=slider)
     rate = alt.param("rate", value=rates[1], bind=alt.binding_select(options=list(rates), name="learning rate "))
     chosen = (alt.datum.power == power) & (alt.datum.rate == rate)
