@@ -16,7 +16,7 @@ rank
 rank correlation
   A correlation of ranks.
 nat
-nats
+nit
   A unit.
 KL
   A divergence.
@@ -26,7 +26,7 @@ PAGE = """# Rank of a title
 
 The low-rank `rank` of [rank](words.md). Rank correlation, in nats; a nat and a *rank*, KL and kl.
 
-A rank again. {term}`Nats <nats>` by hand.
+A rank again. {term}`Nats <nit>` by hand.
 """
 
 

@@ -141,7 +141,7 @@ class RunTimes(Table):
                 "Finished (UTC)": runs.finished,
                 "Seconds": [f"{seconds:.1f}" if seconds is not None else "" for seconds in runs.seconds],
                 "Profile": runs.profile,
-                "Overrides": [escape(json.dumps(p)) if p else "" for p in runs.parameters],
+                "Overrides": [f"`{json.dumps(p)}`".replace("|", r"\|") if p else "" for p in runs.parameters],
             }
         )
 

@@ -11,7 +11,8 @@ from docutils import nodes
 from sphinx import addnodes
 
 # Where a word is no prose, or stands in a link already.
-SKIPPED = (nodes.reference, nodes.title, nodes.literal, nodes.literal_block, nodes.math, nodes.math_block, nodes.raw)
+CODE = (nodes.literal, nodes.literal_block, nodes.math, nodes.math_block, nodes.raw)
+SKIPPED = (*CODE, nodes.reference, nodes.title, nodes.citation)
 
 
 @dataclass(frozen=True)
@@ -23,14 +24,16 @@ class Glossary:
 
     @cached_property
     def pattern(self):
-        """Any of the words, whole, the longest first, with a capital or without."""
+        """Any of the words, whole, the longest first, with a capital or without, with a plural s or without."""
         longest = sorted(self.words, key=len, reverse=True)
         either = [f"[{w[0].upper()}{w[0]}]{re.escape(w[1:])}" if w[0].islower() else re.escape(w) for w in longest]
-        return re.compile(rf"(?<![\w-])(?:{'|'.join(either)})(?![\w-])")
+        return re.compile(rf"(?<![\w-])(?:{'|'.join(either)})s?(?![\w-])")
 
     def of(self, found):
-        """Entry of a word as it stands in a text."""
-        return self.words.get(found) or self.words[found[0].lower() + found[1:]]
+        """Page and anchor of a word as it stands in a text."""
+        plain = found[0].lower() + found[1:]
+        forms = (found, plain, found.removesuffix("s"), plain.removesuffix("s"))
+        return next(self.words[form] for form in forms if form in self.words)
 
 
 def glossary(env):
