@@ -218,7 +218,8 @@ def _some(rows, most=6):
 
 def _by_model(numbers):
     single = len(numbers["models"]) == 1
-    return alt.Color("model:N", title=None, legend=None if single else alt.Legend(columns=2))
+    scale = charts.colours(model["address"] for model in numbers["models"])
+    return alt.Color("model:N", title=None, scale=scale, legend=None if single else alt.Legend(columns=2))
 
 
 def _colours(numbers, alone, second):

@@ -8,9 +8,11 @@ Importing this module turns both on.
 
 import base64
 import html
+import itertools
 import json
 import re
 import zlib
+from collections.abc import Iterable
 
 import altair as alt
 import vl_convert
@@ -19,11 +21,55 @@ INK = "currentColor"  # the page's text colour, so that one SVG serves light and
 PALETTE = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999933", "#882255"]
 SOURCES = ["this book", "paper"]
 
+# Whose a curve is shows without colour: by its dashes, or by the shape of its points.
+DASHES = {"this book": [1, 0], "public runs": [2, 2], "paper": [5, 4]}
+SHAPES = {"this book": "square", "public runs": "triangle-up", "paper": "circle"}
+
+# A model has one colour in all charts, whoever trained or measured it: the suite by width, Pythia by size.
+SUITE = dict(zip(["8", "16", "32", "64", "128", "8-long"], PALETTE, strict=False))
+PYTHIA = {
+    "14m": "#CC6677",
+    "31m": "#7A6FD0",
+    "70m": "#B8A23C",
+    "160m": "#2E8B57",
+    "410m": "#4FA3D1",
+    "1b": "#B04A80",
+    "1.4b": "#2F9C95",
+    "2.8b": "#999933",
+    "6.9b": "#B565A7",
+    "12b": "#8A8A8A",
+}
+SPARE = ["#AA4466", "#777777", "#B07D48", "#5C85D6", "#6B8E23", "#A65FD0"]  # for models that are neither
+
 # Legends whose symbols are lines.
 STROKES = {"symbolType": "stroke", "symbolSize": 300, "symbolStrokeColor": INK, "symbolFillColor": "transparent"}
 
 # The paper's own curves, wherever they stand beside ours: dashed.
-SOURCE_DASH = alt.StrokeDash("source:N", title=None, scale=alt.Scale(domain=SOURCES, range=[[1, 0], [5, 4]]))
+SOURCE_DASH = alt.StrokeDash(
+    "source:N", title=None, scale=alt.Scale(domain=SOURCES, range=[DASHES[name] for name in SOURCES])
+)
+
+
+def colours(models: Iterable) -> alt.Scale:
+    """Scale on which each model has its own colour, the same in every chart.
+
+    Models are called as they are in frames: nano-8, suite:nano-8-seed0@last, a width of the suite, 14M, Pythia-14M,
+    EleutherAI/pythia-14m-deduped. Finished models, arms of the suite and a second run of one model share the colours
+    that are left, in the order in which they come.
+    """
+    spare, taken = itertools.cycle(SPARE), {}
+    for name in dict.fromkeys(models):
+        own = _own_colour(str(name))
+        taken[name] = next(spare) if own is None or own in taken.values() else own
+    return alt.Scale(domain=list(taken), range=list(taken.values()))
+
+
+def _own_colour(name):
+    """Colour of a model by its name or address, None for one that has none of its own."""
+    stem = re.fullmatch(r"(?:.*[:/])?(.+?)(?:-seed\d+)?(?:@.*)?", name)[1]
+    suite = re.fullmatch(r"(?:(?:nano|smoke)-)?(\d+(?:-long)?)", stem)
+    pythia = re.fullmatch(r"(?:pythia-)?([\d.]+[mb])(?:-deduped)?", stem.lower())
+    return SUITE.get(suite[1]) if suite else PYTHIA.get(pythia[1]) if pythia else None
 
 
 @alt.theme.register("paper", enable=True)

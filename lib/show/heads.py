@@ -9,7 +9,7 @@ MODELS = {"pythia-410m": "Pythia-410m", "pythia-1b": "Pythia-1b", "llama-7b": "L
 CUT = ["SVD", "centred SVD", "whitened", "weighted"]
 STARTS = {"trained": "from the real head", "scaled": "from a random draw"}
 ARMS = [*CUT, *STARTS.values(), *MODELS.values()]
-COLOURS = dict(zip(ARMS, [*charts.PALETTE[:6], "#777777", "#999999", "#bbbbbb"], strict=True))
+COLOURS = dict(zip(ARMS, [*charts.PALETTE[:6], *charts.colours(MODELS.values()).range], strict=True))
 RANKS = [2**power for power in range(4, 13)]
 DASH = charts.SOURCE_DASH.legend(**charts.STROKES)
 NATS = "nats per token"

@@ -27,8 +27,8 @@ def events(frame: pd.DataFrame, description: str) -> alt.LayerChart:
 def second_over_first(ours: pd.DataFrame, theirs: pd.DataFrame, description: str) -> alt.LayerChart:
     """Figure 4 as one curve a model: model, share (of the run), ratio; the paper's points on the same axes."""
     y = alt.Y("ratio:Q", title="second singular value over the first").scale(domain=[0, 1])
-    order = [*ours.model.unique(), *theirs.model.unique()]
-    color = alt.Color("model:N", title=None, sort=order).legend(columns=2)
+    scale = charts.colours([*ours.model, *theirs.model])
+    color = alt.Color("model:N", title=None, scale=scale).legend(columns=2)
     tip = ["source", "model", alt.Tooltip("share", format=".0%"), alt.Tooltip("ratio", format=".3f")]
     lines = alt.Chart(ours, description=description).mark_line().encode(SHARE, y, color, DASH, tooltip=tip)
     points = alt.Chart(theirs).mark_line(point=True).encode(SHARE, y, color, DASH, tooltip=tip)

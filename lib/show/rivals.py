@@ -32,7 +32,7 @@ def again(frame: pd.DataFrame) -> alt.Chart:
         .encode(
             alt.X("step:Q").scale(type="log"),
             alt.Y("entropy:Q", title="singular entropy (nats)"),
-            alt.Color("run:N"),
+            alt.Color("run:N", scale=charts.colours(frame.run)),
             alt.Facet("view:N", columns=3, sort=["raw", "centred", "frequency out too"], title=None),
         )
         .properties(

@@ -75,7 +75,7 @@ def ours(curves: pd.DataFrame, ends: pd.DataFrame) -> alt.HConcatChart:
     curves: width, step, tokens, mean, min, max. ends: width, run, checkpoint, flops, loss, predicted (or NaN), gap.
     """
     pick = alt.selection_point(fields=["width"], bind="legend")
-    colour = alt.Color("width:N", title="width").legend(symbolOpacity=1)
+    colour = alt.Color("width:N", title="width", scale=charts.colours(curves.width)).legend(symbolOpacity=1)
     line = alt.Chart(curves).encode(alt.X("tokens:Q", title="tokens").axis(format="~s"), colour)
     left = line.mark_line().encode(
         alt.Y("mean:Q", title="loss, nats").scale(zero=False), opacity=_seen(pick), tooltip=["width", "step", "mean"]
@@ -92,8 +92,7 @@ def ours(curves: pd.DataFrame, ends: pd.DataFrame) -> alt.HConcatChart:
 def theirs(curves: pd.DataFrame, ends: pd.DataFrame) -> alt.HConcatChart:
     """The paper's Figure 1. curves: model, step, loss, source; ends: model, checkpoint, flops, loss, predicted."""
     pick = alt.selection_point(fields=["model"], bind="legend")
-    sizes = alt.Scale(domain=list(ends.model.unique()), range=[*charts.PALETTE, "#777777", "#AAAAAA"])
-    shade = {"color": alt.Color("model:N", title=None, scale=sizes), "opacity": _seen(pick)}
+    shade = {"color": alt.Color("model:N", title=None, scale=charts.colours(ends.model)), "opacity": _seen(pick)}
     x, y = alt.X("step:Q", title="step").axis(format="~s"), alt.Y("loss:Q", title="loss, nats").scale(zero=False)
     tip = ["model", "step", "loss"]
     left = alt.Chart(curves).mark_line().encode(x, y, charts.SOURCE_DASH, tooltip=tip, **shade).add_params(pick)

@@ -39,7 +39,7 @@ def published(frame: pd.DataFrame) -> alt.Chart:
     return lines.encode(
         alt.X("step:Q", title="training step"),
         ENTROPY.scale(type="log"),
-        alt.Color("model:N", title=None, sort=list(frame.model.unique())),
+        alt.Color("model:N", title=None, scale=charts.colours(frame.model)),
         charts.SOURCE_DASH,
         tooltip=["model", "step", "entropy"],
     )
@@ -47,7 +47,7 @@ def published(frame: pd.DataFrame) -> alt.Chart:
 
 def by_view(frame: pd.DataFrame, models: list[str], views: tuple[str, ...]) -> alt.FacetChart:
     """Singular entropy along training, a panel for each view of the head: model, view, step, entropy."""
-    colour = alt.Color("model:N", title=None, sort=models)
+    colour = alt.Color("model:N", title=None, scale=charts.colours(models))
     lines = alt.Chart(frame).mark_line(point=True).encode(STEP, ENTROPY, colour, tooltip=["model", "step", "entropy"])
     panels = lines.properties(width=480, height=130)
     facets = panels.facet(facet=alt.Facet("view:N", title=None, sort=list(views)), columns=1)

@@ -3,6 +3,8 @@
 import altair as alt
 import pandas as pd
 
+from lib.show import charts
+
 ENTROPY = "singular entropy, nats"
 STEP = alt.X("step:Q", title="training step").scale(type="symlog", constant=8, domainMin=0)
 
@@ -74,7 +76,7 @@ def _choices(first: int | None = None):
 
 
 def _model(frame: pd.DataFrame) -> alt.Color:
-    return alt.Color("model:N", title=None, sort=list(frame["model"].unique()))
+    return alt.Color("model:N", title=None, scale=charts.colours(frame["model"]))
 
 
 def _size(step, small: int):
