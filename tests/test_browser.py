@@ -5,6 +5,7 @@ import http.server
 import os
 import shutil
 import threading
+from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -60,7 +61,7 @@ def open_page(context, address, messages):
     page.on("pageerror", lambda e: messages.append(f"error: {e}"))
 
     def guard(route):
-        if route.request.url.startswith(("http://127.0.0.1", "data:", "blob:")):
+        if route.request.url.startswith(("http://127.0.0.1", "file:", "data:", "blob:")):
             return route.continue_()
         messages.append(f"outside: {route.request.url}")
         return route.abort()
@@ -149,3 +150,72 @@ def test_a_printed_page_is_its_text_alone(browser, server):
     assert not [name for name in aside if page.evaluate(shown, name)]
     assert page.evaluate(shown, ".vl-chart svg")
     assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+
+
+SHOWN = (
+    "[...document.querySelectorAll('.vl-chart')].map(box => [...box.querySelectorAll('text')].map(t => t.textContent)"
+    ".find(text => text.includes(', step ') || text.includes('not known')))"
+)
+
+
+def explore(context, book, address=""):
+    """The explorer, opened as a file with an address's fragment, once its charts live."""
+    messages = []
+    page = open_page(context, (book / "html" / "explorer.html").as_uri() + address, messages)
+    page.wait_for_function("[...document.querySelectorAll('.vl-chart')].every(box => box.dataset.live)")
+    assert messages == []
+    return page
+
+
+def test_explorer_is_steered_by_keyboard_and_its_address_brings_the_view_back(browser, book):
+    context = browser.new_context()
+    page = explore(context, book)
+    before = page.evaluate(SHOWN)
+    assert len(set(before)) == 1 and "not known" not in before[0]
+    model = page.locator("#explorer-model")
+    names = model.locator("option").all_text_contents()
+    model.focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Home")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Home")
+    page.wait_for_function(f"({SHOWN}).every(text => text.startsWith('{names[1]}, step 1'))")
+    page.keyboard.press("Tab")
+    page.keyboard.press("ArrowDown")
+    address = page.evaluate("location.hash")
+    for part in (f"model={names[1]}", "step=1&", "layer=0", "view=mean"):
+        assert part in address
+    again = explore(context, book, address)
+    assert again.evaluate(SHOWN) == page.evaluate(SHOWN)
+    assert again.locator("output").all_text_contents() == page.locator("output").all_text_contents()
+    lost = explore(context, book, "#model=nobody&step=x&view=")
+    assert lost.evaluate(SHOWN) == before
+
+
+def test_explorer_says_where_nothing_is_known_and_where_it_stands_without_javascript(browser, book):
+    page = explore(browser.new_context(), book, "#model=Pythia-70M&step=143000")
+    page.wait_for_function(f"({SHOWN}).every(text => text.includes('Pythia-70M'))")
+    loss, *_, spectrum, w_error = page.evaluate(SHOWN)
+    assert loss == "Pythia-70M, step 143,000" and spectrum == w_error == "not known of Pythia-70M"
+    still = open_page(browser.new_context(java_script_enabled=False), (book / "html" / "explorer.html").as_uri(), [])
+    assert not still.locator("form.explorer").is_visible()
+    assert still.get_by_text("Without JavaScript the charts stand at").is_visible()
+
+
+def test_links_show_where_they_lead_and_a_chart_is_saved_as_it_stands(browser, book):
+    page = open_page(browser.new_context(), (book / "html" / "index.html").as_uri(), [])
+    page.locator("article a.reference.internal[href*='#fig-']").first.focus()
+    page.locator(".popover img").wait_for()
+    assert page.evaluate("document.querySelector('.popover img').decode().then(() => true)")
+    page.keyboard.press("Escape")
+    page.locator(".popover").wait_for(state="detached")
+    page = explore(browser.new_context(accept_downloads=True), book, "#step=0")
+    links = page.locator(".figure-links").first
+    for kind, start in (("PNG", b"\x89PNG"), ("SVG", b"<svg")):
+        with page.expect_download() as saved:
+            links.get_by_text(kind).click()
+        content = Path(saved.value.path()).read_bytes()
+        assert saved.value.suggested_filename == f"fig-explorer-loss.{kind.lower()}" and content.startswith(start)
+    assert b"step 0<" in content

@@ -10,7 +10,7 @@ import pandas as pd
 from lib.show.claims import KEY
 from lib.show.tables import DATA
 
-SPEC = re.compile(r'<div class="vl-chart".*?<script type="application/json">(.*?)</script>', re.S)
+CHART = re.compile(r'<div class="vl-chart"[^>]*>(<svg.*?</svg>)<script type="application/json">(.*?)</script>', re.S)
 
 
 MADE = "book_provenance"  # in the metadata of a cell
@@ -26,6 +26,7 @@ class Figure:
     mirrors: str
     data: str | None  # CSV
     made: dict
+    drawing: str | None  # SVG, of a chart
 
 
 def notebooks(folder):
@@ -68,7 +69,9 @@ def figures(folder):
         if "name" in figure and markup:
             mirrors = cell["metadata"].get("mirrors", "")
             csv = output["metadata"].get(DATA) or chart_data("".join(markup))
-            found.append(Figure(figure["name"], chapter, mirrors, csv, cell["metadata"].get(MADE, {})))
+            chart = CHART.search("".join(markup))
+            made = cell["metadata"].get(MADE, {})
+            found.append(Figure(figure["name"], chapter, mirrors, csv, made, chart and chart[1]))
     return found
 
 
@@ -90,8 +93,8 @@ def numbers(folder):
 
 def chart_data(markup):
     """Rows behind a chart given as HTML, as CSV; its data sets stand one below the other. None for what is no chart."""
-    spec = SPEC.search(markup)
-    rows = [row for each in json.loads(spec[1]).get("datasets", {}).values() for row in each] if spec else []
+    chart = CHART.search(markup)
+    rows = [row for each in json.loads(chart[2]).get("datasets", {}).values() for row in each] if chart else []
     # As objects: a whole number stays one where another data set lacks the column, and text stays text.
     return pd.DataFrame(rows, dtype=object).to_csv(index=False) if rows else None
 

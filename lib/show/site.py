@@ -4,6 +4,8 @@ Listed under `sphinx.extra_extensions` in `_config.yml`.
 """
 
 import hashlib
+import html
+import json
 import shutil
 from importlib.metadata import distribution
 from pathlib import Path
@@ -38,7 +40,7 @@ def write_assets(app):
 
 
 def write_data(app):
-    """Write `_data/FIGURE.csv` for each figure; figures.csv and numbers.csv beside them say from what all were made."""
+    """Write `_data/FIGURE.csv` and `.svg` for each figure; figures.csv and numbers.csv say from what all were made."""
     if app.builder.format != "html":
         return
     folder = Path(app.outdir) / "_data"
@@ -53,6 +55,8 @@ def write_data(app):
             (folder / f"{figure.name}.csv").write_text(figure.data, encoding="utf-8")
             about["data"] = f"_data/{figure.name}.csv"
             about["sha256"] = hashlib.sha256(figure.data.encode()).hexdigest()
+        if figure.drawing is not None:
+            (folder / f"{figure.name}.svg").write_text(figure.drawing, encoding="utf-8")
         rows.append(about | _origin(figure.chapter, figure.made, runs))
     pd.DataFrame(rows).to_csv(folder / "figures.csv", index=False)
     rows = []
@@ -78,7 +82,7 @@ def _origin(chapter, made, runs):
 
 
 def link_figures(app, doctree):
-    """Add to each figure's caption links to its data and to its code."""
+    """Add to each figure's caption links to its data, its drawing and its code."""
     known = {figure.name: figure for figure in notebooks.figures(app.srcdir)}
     for figure in doctree.findall(nodes.figure):
         name = next((n for n in figure["names"] if n in known), None)
@@ -86,14 +90,45 @@ def link_figures(app, doctree):
         if name is None or caption is None:
             continue
         anchor = f"code-{name}"
-        data = f'<a href="_data/{name}.csv">data</a> · ' if known[name].data is not None else ""
-        links = f'<span class="figure-links">{data}<a href="#{anchor}">code</a></span>'
-        caption += nodes.raw("", links, format="html")
+        links = [f'<a href="_data/{name}.csv">data</a>'] if known[name].data is not None else []
+        links += [f'<a href="_data/{name}.svg" download>SVG</a>'] if known[name].drawing is not None else []
+        links = " · ".join([*links, f'<a href="#{anchor}">code</a>'])
+        caption += nodes.raw("", f'<span class="figure-links">{links}</span>', format="html")
         cell = figure.parent
         while cell.parent is not None and "cell" not in cell.get("classes", []):
             cell = cell.parent
         if "cell" in cell.get("classes", []):
             cell["ids"].append(anchor)
+
+
+def write_previews(app, env):
+    """Write `_static/previews.js`: HTML of each captioned figure and each labelled equation, by the id of its place."""
+    if app.builder.format != "html":
+        return
+    drawn = {figure.name for figure in notebooks.figures(app.srcdir) if figure.drawing is not None}
+    shown = {}
+    for page in sorted(env.found_docs):
+        doctree = env.get_doctree(page)
+        for figure in doctree.findall(nodes.figure):
+            caption = next(iter(figure.findall(nodes.caption)), None)
+            for name in figure["ids"] if caption is not None else []:
+                image = f'<img src="_data/{name}.svg" alt="">' if name in drawn else ""
+                shown[name] = f"{image}<p>{_inline(caption)}</p>"
+        for formula in doctree.findall(nodes.math_block):
+            if formula.get("label"):
+                shown[nodes.make_id(f"equation-{formula['label']}")] = f"\\[{html.escape(formula.astext())}\\]"
+    script = f"window.previews = {json.dumps(shown)};\n"
+    (Path(app.outdir) / "_static" / "previews.js").write_text(script, encoding="utf-8")
+
+
+def _inline(caption):
+    """Text of a caption as HTML, with its formulas for MathJax, without the links that follow it."""
+    parts = [
+        f"\\({part.astext()}\\)" if isinstance(part, nodes.math) else part.astext()
+        for part in caption
+        if not isinstance(part, nodes.raw)
+    ]
+    return html.escape("".join(parts))
 
 
 def mend_page(app, pagename, templatename, context, doctree):
@@ -130,8 +165,12 @@ def setup(app):
     app.connect("builder-inited", write_assets)
     app.connect("builder-inited", write_data)
     app.connect("doctree-read", link_figures)
+    app.connect("env-updated", write_previews)
     app.connect("html-page-context", mend_page, priority=900)
     app.add_js_file("vega.js", loading_method="defer")
+    app.add_js_file("explorer.js", loading_method="defer")  # before the charts, which take their first values from it
     app.add_js_file("charts.js", loading_method="defer")
+    app.add_js_file("previews.js", loading_method="defer")
+    app.add_js_file("hover.js", loading_method="defer")
     app.add_css_file("paper.css")
     return {"parallel_read_safe": True, "parallel_write_safe": True}

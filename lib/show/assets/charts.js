@@ -1,3 +1,23 @@
+// Save a live chart as it stands, in black on white: its caption's link to the drawing does, and one more for a PNG.
+function offer(box, view) {
+  const drawing = box.closest("figure")?.querySelector(".figure-links a[href$='.svg']");
+  if (!drawing) return;
+  const save = (link, type) => link.addEventListener("click", async (event) => {
+    event.preventDefault();
+    const page = view.background();
+    const made = document.createElement("a");
+    made.href = await view.background("white").toImageURL(type, 2);
+    made.download = drawing.getAttribute("href").split("/").pop().replace("svg", type);
+    made.click();
+    view.background(page).run();
+  });
+  const picture = drawing.cloneNode();
+  picture.textContent = "PNG";
+  drawing.after(" · ", picture);
+  save(drawing, "svg");
+  save(picture, "png");
+}
+
 // Replace each static SVG by the interactive chart; if anything fails the SVG stays.
 document.addEventListener("DOMContentLoaded", () => {
   if (!window.vegaEmbed) return;
@@ -15,7 +35,8 @@ document.addEventListener("DOMContentLoaded", () => {
     still.before(live);
     // logLevel 1: errors; Vega-Lite's advice on layout is for whoever writes the chart.
     vegaEmbed(live, spec, { renderer: "svg", actions: false, logLevel: 1, tooltip: { theme: "custom" } })
-      .then(() => {
+      .then(({ view }) => {
+        offer(box, view);
         still.remove();
         box.setAttribute("role", "figure"); // a picture must not hold the sliders that a live chart may have
         box.tabIndex = 0; // a wide chart scrolls, by keyboard too
