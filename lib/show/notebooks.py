@@ -11,22 +11,20 @@ from lib.show.claims import KEY
 from lib.show.tables import DATA
 
 CHART = re.compile(r'<div class="vl-chart"[^>]*>(<svg.*?</svg>)<script type="application/json">(.*?)</script>', re.S)
-
-
 MADE = "book_provenance"  # in the metadata of a cell
 GLUED = "application/papermill.record/text/plain"
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A captioned figure: its label, its chapter, what of the paper it mirrors, its data, and from what it was made."""
+    """A captioned figure: its label, chapter, what of the paper it mirrors, its data, how it was made, its SVG."""
 
     name: str
     chapter: str
     mirrors: str
     data: str | None  # CSV
     made: dict
-    drawing: str | None  # SVG, of a chart
+    drawing: str | None  # of a chart
 
 
 def notebooks(folder):
