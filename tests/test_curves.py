@@ -170,6 +170,8 @@ def test_two_losses_are_a_choice_or_an_error(read):
         ("step,loss\n1,2\n2,3,4", "run.csv", "line 3 of .* has 3 fields where the first has 2: mend or remove it"),
         ("step,loss\n1,2\n2,nan\n3,4", "run.csv", "has 2 points .* expected at least 3; .*Line 3 holds NaN"),
         ("step,loss", "run.xlsx", "ends in .xlsx: expected a loss curve in .csv, .tsv"),
+        ("loss,x\n1,2", "run.csv", "counts steps or tokens"),
+        ("[" * 3000, "run.json", "is no whole JSON"),
         ('{"model_type": "gpt2"}', "config.json", "has no log_history: expected a trainer_state.json"),
         ('{"log_history": [{"st', "trainer_state.json", "is no whole JSON: it may have been cut"),
         ("step 1\nstep 2", "log.jsonl", "line 1 of .* is no JSON object: expected one on each line"),
@@ -189,6 +191,13 @@ def test_what_is_no_text_or_no_file(tmp_path):
     (tmp_path / "run.csv").write_text(table("step,loss"))
     with pytest.raises(ValueError, match="has no column 'nll': expected one of step, loss"):
         curves.read(tmp_path / "run.csv", loss="nll")
+    with pytest.raises(ValueError, match="has 'step' for the loss and for the steps"):
+        curves.read(tmp_path / "run.csv", loss="step")
+
+
+def test_steps_may_be_grouped_by_commas_and_losses_may_not(read):
+    curve = read('step,loss\n"900",2\n"1,000",3\n"12,000",4\n"13,000","3,500"')
+    assert curve.steps.tolist() == [900, 1000, 12000] and "Line 5 holds text as loss ('3,500')" in curve.said[0]
 
 
 def test_files_of_one_name_are_told_apart_by_their_folders(tmp_path):

@@ -62,6 +62,10 @@ def test_noise_is_no_saturation(n, shape, size):
     assert 0.7 * size < np.median([result.noise for result in results]) < 2 * size  # a steep trend counts as noise
 
 
+def test_a_constant_loss_does_not_fall():
+    assert saturation(falling(300)[0], np.full(300, 3.3)).kind == "noise"
+
+
 def test_autocorrelated_noise_is_averaged_out_on_long_curves():
     steps, losses = falling(600)
     assert not any(saturation(steps, noisy(losses, 0.004, seed, 0.6)).saturated for seed in range(12))

@@ -54,6 +54,10 @@ def read(path: str | Path, loss: str | None = None, step: str | None = None) -> 
     axis, by_axis = _axis(path, table, step)
     metrics = _metrics(table)
     metric, by_metric = _metric(path, table, metrics, loss)
+    if axis in metrics[metric].values():
+        raise ValueError(
+            f"{path} has {axis!r} for the loss and for the steps: choose two with --loss-column, --step-column"
+        )
     found = []
     for run, column in metrics[metric].items():
         for part, rows in _parts(table):
@@ -61,9 +65,10 @@ def read(path: str | Path, loss: str | None = None, step: str | None = None) -> 
             curve, left_out = points(rows[axis], rows[column], word)
             said = (*read_as, *by_axis, *by_metric, *left_out)
             if len(curve) < FEWEST:
+                count = f"{len(curve)} point{'s' * (len(curve) != 1)}"
                 raise ValueError(
-                    f"{path} has {len(curve)} points of {column!r} by {axis!r} for {name}: expected at least {FEWEST}; "
-                    f"look at the file, or choose other columns. {' '.join(said)}".strip()
+                    f"{path} has {count} of {column!r} by {axis!r} for {name}: expected at least {FEWEST}; look at the "
+                    f"file, or choose other columns. {' '.join(said)}".strip()
                 )
             unit = "tokens" if _bare(axis) in TOKENS else "epoch" if _bare(axis) == "epoch" else "step"
             steps = curve.index.to_numpy(float)
@@ -131,7 +136,7 @@ def _json(path):
     """A trainer's state, or a list of entries; lines of JSON under another suffix."""
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         try:
             return _json_lines(path)
         except ValueError:
@@ -148,7 +153,7 @@ def _json_lines(path):
         if line.strip():
             try:
                 entry = json.loads(line)
-            except json.JSONDecodeError:
+            except (json.JSONDecodeError, RecursionError):
                 entry = None
             if isinstance(entry, dict):
                 entries[number] = entry

@@ -16,6 +16,7 @@ DEVIATIONS = 4.2
 DIVERGED = 0.25  # a loss this far above its earlier best is a failure of training, not saturation
 EARLY = 0.2  # of the run: a passing rise before is called a warm-up bump, after it a spike
 FEWEST = 12  # points near the best loss, without which noise can't be told from trend
+ROUNDING = 1e-12  # of a logarithm: a fall by less is none
 BINS = 40  # longer curves are averaged to so many points, which also wears down autocorrelation
 
 
@@ -62,7 +63,7 @@ def saturation(steps, losses, min_rise=0.005, noise=None) -> Saturation:
     bumps = np.minimum(y - np.minimum.accumulate(y), y - np.minimum.accumulate(y[::-1])[::-1])
     bumped = bumps.max() > 2 * DEVIATIONS * sigma * np.sqrt(width) + np.log1p(min_rise)
     last, before = z[-len(z) // 4 :], z[-len(z) // 2 : -len(z) // 4]
-    falling = before.mean() - last.mean() > DEVIATIONS * sigma * np.sqrt(8 / len(z))
+    falling = before.mean() - last.mean() > max(DEVIATIONS * sigma * np.sqrt(8 / len(z)), ROUNDING)
     kind = (
         ("spike" if y[-1] - y.min() < np.log1p(DIVERGED) else "divergence")
         if worst > DIVERGED

@@ -38,7 +38,7 @@ def on_curves(
     step: str | None = None,
     min_rise: float = MIN_RISE,
 ) -> tuple[list[str], Path]:
-    """Write the page on the loss curves of files; returns the verdict's sentences and the page.
+    """Write the page on the loss curves of files; returns the verdict, how the files were read, and the page.
 
     loss, step: columns, as `data.curves.read` takes them. Raises ValueError with one sentence.
     """
@@ -47,7 +47,8 @@ def on_curves(
     found = curves.read_all(paths, loss, step)
     numbers = study.judge(found, min_rise)
     blocks = show.blocks(numbers, study.drawn(found))
-    return show.verdict(numbers), page.write(out, "Loss curves", blocks, numbers)
+    said = [*show.verdict(numbers), *show.readings(numbers)]
+    return said, page.write(out, "Loss curves", blocks, numbers)
 
 
 def _place(out, asked):

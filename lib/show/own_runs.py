@@ -25,13 +25,25 @@ def blocks(numbers: dict, curves: pd.DataFrame) -> list[Block]:
     page = [Heading("Does it saturate?"), Bullets(verdict(numbers))]
     page += [Heading("The curves"), Chart(near(curves, numbers), NEAR), Chart(whole(curves), WHOLE)]
     page += [Heading("The numbers"), Table(table(numbers)), Paragraph(_criterion(numbers["criterion"]))]
-    return [*page, Heading("How the files were read"), Bullets(_readings(numbers))]
+    return [*page, Heading("How the files were read"), Bullets(readings(numbers))]
 
 
 def verdict(numbers: dict) -> list[str]:
     """Sentences, each with the number behind it: on each run, and on all as seeds of one setting."""
     said = [sentence for run in numbers["runs"] for sentence in _on_run(run, numbers["criterion"])]
     return _on_seeds(numbers["seeds"], numbers["criterion"]) + said if numbers["seeds"] else said
+
+
+def readings(numbers: dict) -> list[str]:
+    """How each file was read, and what was done with which of its rows."""
+    said = []
+    for run in numbers["runs"]:
+        read = run["read"]
+        about = f"{run['name']}: {read['points']:,} points of {read['column']!r} by {read['axis']!r}"
+        if read["averaged"] > 1:
+            about += f", judged by means of {read['averaged']:,} (without the extreme tenths)"
+        said.append(" ".join([f"{about}.", *read["said"]]))
+    return said
 
 
 def table(numbers: dict) -> pd.DataFrame:
@@ -119,10 +131,9 @@ def _on_run(run, criterion):
     if run["onset"]:
         onset = run["onset"]
         between = f"between {_steps(onset['low'])} and {_steps(onset['high'])}"
-        least = f"{criterion['smallest_rise']:.1%}"
-        said.append(
-            f"{name} stays more than {least} above its floor from {unit} {_steps(onset['step'])} on ({between})."
-        )
+        least, since = f"{criterion['smallest_rise']:.1%}", _steps(onset["step"])
+        since = f"{since} tokens" if unit == "tokens" else f"{unit} {since}"
+        said.append(f"{name} stays more than {least} above its floor from {since} on ({between}).")
     elif run["saturated"]:
         said.append(f"{name}: single stretches are too noisy to say since when.")
     if run["redrawn_saturated"] is not None:
@@ -164,17 +175,6 @@ def _criterion(criterion):
         f"a rise of {criterion['told_rise']:.1%} between two windows would pass this with a chance of "
         f"{criterion['power']:.0%}, for noise falls as one over the root of their number."
     )
-
-
-def _readings(numbers):
-    said = []
-    for run in numbers["runs"]:
-        read = run["read"]
-        about = f"{run['name']}: {read['points']:,} points of {read['column']!r} by {read['axis']!r}"
-        if read["averaged"] > 1:
-            about += f", judged by means of {read['averaged']:,} (without the extreme tenths)"
-        said.append(" ".join([f"{about}.", *read["said"]]))
-    return said
 
 
 def _steps(value):
