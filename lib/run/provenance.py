@@ -24,21 +24,21 @@ HANDLES = ("sources.toml", "criteria.toml")  # say how inputs are found and judg
 
 @dataclass(frozen=True)
 class Names:
-    """What a cell does with names: those it needs, gives anew, or changes in place, and the modules among them."""
+    """What a cell does with names: those it needs, gives anew, or changes in place, and how it imports any of them."""
 
     needs: frozenset
     gives: frozenset
     changes: frozenset
-    modules: Mapping[str, str]  # name -> module
+    imports: Mapping[str, str]  # name -> statement
 
 
 def behind(sources: Sequence[str], number: int) -> list[int]:
     """Which cells a cell rests on, itself included, in order."""
     kept, needed = [number], set(names(sources[number]).needs)
-    modules = {name for source in sources for name in names(source).modules}  # numbers.tell() changes no number
+    imported = {name for source in sources for name in names(source).imports}  # numbers.tell() changes no number
     for earlier in range(number - 1, -1, -1):
         here = names(sources[earlier])
-        if needed & (here.gives | here.changes - modules):
+        if needed & (here.gives | here.changes - imported):
             kept.append(earlier)
             needed = needed - here.gives | here.needs
     return kept[::-1]
@@ -47,12 +47,12 @@ def behind(sources: Sequence[str], number: int) -> list[int]:
 @functools.lru_cache(maxsize=1024)
 def names(source: str) -> Names:
     """What a cell does with names."""
-    needs, gives, changes, modules = set(), set(), set(), {}
+    needs, gives, changes, imports = set(), set(), set(), {}
     for statement in ast.parse(source).body:
         nodes = list(ast.walk(statement))
         if isinstance(statement, (ast.Import, ast.ImportFrom)):
-            above = f"{statement.module}." if isinstance(statement, ast.ImportFrom) else ""
-            modules |= {alias.asname or alias.name: above + alias.name for alias in statement.names}
+            above = f"from {statement.module} " if isinstance(statement, ast.ImportFrom) else ""
+            imports |= {alias.asname or alias.name: f"{above}import {alias.name}" for alias in statement.names}
         looped = _stored(node.target for node in nodes if isinstance(node, ast.For))
         looped |= _stored(item.optional_vars for node in nodes if isinstance(node, ast.With) for item in node.items)
         stored = _stored(target for node in nodes if isinstance(node, ast.Assign) for target in node.targets)
@@ -60,8 +60,8 @@ def names(source: str) -> Names:
         needs |= _read(symtable.symtable(ast.unparse(statement), "cell", "exec")) - looped - gives
         gives |= looped | (stored if isinstance(statement, (ast.Assign, ast.AnnAssign)) else set())
         changes |= stored | set(filter(None, map(_changed, nodes)))  # under a condition what was there may stay
-    changes -= gives | modules.keys()
-    return Names(frozenset(needs | changes), frozenset(gives | modules.keys()), frozenset(changes), modules)
+    changes -= gives | imports.keys()
+    return Names(frozenset(needs | changes), frozenset(gives | imports.keys()), frozenset(changes), imports)
 
 
 def _stored(targets):
@@ -115,7 +115,7 @@ def note(notebook: dict, parameters: Mapping, records: Mapping[int, Sequence[dic
     """
     cells = notebook["cells"]
     sources = ["".join(cell["source"]) if cell["cell_type"] == "code" else "" for cell in cells]
-    modules = dict(pair for source in sources for pair in names(source).modules.items())
+    imports = dict(pair for source in sources for pair in names(source).imports.items())
     for number, cell in enumerate(cells):
         if any(output.get("data") for output in cell.get("outputs", ())):
             rests = behind(sources, number)
@@ -123,16 +123,16 @@ def note(notebook: dict, parameters: Mapping, records: Mapping[int, Sequence[dic
             told = {about["key"]: about for one in rests for about in records.get(one, ())}.values()
             alone = [cells[one]["metadata"].get("papermill", {}).get("duration") for one in rests if one not in records]
             named = {name: value for name, value in parameters.items() if name in used}
-            here = sorted({modules[name] for name in used & modules.keys() if modules[name].startswith("lib.")})
+            modules = code.imported("\n".join(sorted(imports[name] for name in used & imports.keys())))
             seconds = sum(about["seconds"] for about in told) + sum(filter(None, alone))
-            cell["metadata"][KEY] = _told(told, named, here, suite) | {"seconds": round(seconds, 1)}
+            cell["metadata"][KEY] = _told(told, named, modules, suite) | {"seconds": round(seconds, 1)}
 
 
 def _told(records, parameters, modules, suite):
     kept = sum(about["kept"] for about in records)
     seeds = {str(value) for name, value in parameters.items() if name in ("seed", "seeds")}
     seeds |= {str(about["parameters"]["seed"]) for about in records if "seed" in about["parameters"]}
-    modules = [name for name in modules if not name.startswith("lib.show.")]
+    modules = [name for name in modules if not name.startswith("lib.show")]
     return {
         "made": "computed" if not kept else "recorded" if kept == len(records) else "computed and recorded",
         "records": len(records),
