@@ -111,7 +111,7 @@ def paper():
 def bundle(spec, **_):
     """Mimebundle of a Vega-Lite spec: `markup`, PNG, and the description as plain text."""
     text = markup(spec)
-    png = vl_convert.vegalite_to_png(spec, scale=2)
+    png = vl_convert.vegalite_to_png(spec)
     return {"text/html": text, "image/png": base64.b64encode(png).decode(), "text/plain": spec["description"]}
 
 

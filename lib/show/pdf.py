@@ -15,7 +15,8 @@ from lib.show.build import build
 
 TOC = Path(__file__).parents[2] / "_toc.yml"
 TYPESET = "![...document.querySelectorAll('.math')].some(one => !one.querySelector('mjx-container'))"
-SHEET = {"format": "A4", "margin": {"top": "18mm", "bottom": "18mm", "left": "16mm", "right": "16mm"}}
+CHAPTERS = ".bd-content section > h1 { break-before: page; }"
+SHEET = {"format": "A4", "scale": 0.75, "margin": {"top": "18mm", "bottom": "18mm", "left": "16mm", "right": "16mm"}}
 PAGES = '<div style="font: 8px sans-serif; width: 100%; text-align: center"><span class="pageNumber"></span></div>'
 
 
@@ -42,6 +43,7 @@ def write(out: Path) -> Path:
         page.route("**/vega.js", lambda route: route.abort())  # on paper charts are the drawings that they begin as
         page.goto((site / "index.html").as_uri())
         page.wait_for_function(TYPESET)
+        page.add_style_tag(content=CHAPTERS)
         page.pdf(
             path=target, outline=True, tagged=True, print_background=True,
             display_header_footer=True, header_template="<span></span>", footer_template=PAGES, **SHEET,

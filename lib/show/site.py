@@ -6,7 +6,9 @@ Listed under `sphinx.extra_extensions` in `_config.yml`.
 import hashlib
 import html
 import json
+import re
 import shutil
+from html.entities import name2codepoint
 from importlib.metadata import distribution
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from lib.show import notebooks
 from lib.show.directives import BenchTable, ClaimTable, FigureManifest, HubRevisions, RunCosts, RunTimes
 
 ASSETS = Path(__file__).parent / "assets"
+GREEK = {name: chr(code) for name, code in name2codepoint.items() if 0x3B1 <= code <= 0x3C9}  # alpha to omega
 MATHJAX = ["tex-mml-chtml.js", "output/chtml/fonts", "input/tex/extensions"]
 
 
@@ -131,6 +134,14 @@ def _inline(caption):
     return html.escape("".join(parts))
 
 
+def name_symbols(app, doctree):
+    """Let the search find the Greek letters that a page writes in TeX: σ as well as sigma."""
+    written = " ".join(node.astext() for kind in (nodes.math, nodes.math_block) for node in doctree.findall(kind))
+    names = sorted(set(re.findall(r"\\(?:var)?([a-z]+)", written)) & GREEK.keys())
+    if names:
+        doctree.insert(0, nodes.meta(name="keywords", content=", ".join(GREEK[name] for name in names)))
+
+
 def mend_page(app, pagename, templatename, context, doctree):
     """Undo what the theme gets wrong: live-code scripts, buttons to notebooks git lacks, an ARIA role."""
     kept = []
@@ -166,6 +177,7 @@ def setup(app):
     app.connect("builder-inited", write_data)
     app.connect("doctree-read", link_figures)
     app.connect("env-updated", write_previews)
+    app.connect("doctree-read", name_symbols)
     app.connect("html-page-context", mend_page, priority=900)
     app.add_js_file("vega.js", loading_method="defer")
     app.add_js_file("explorer.js", loading_method="defer")  # before the charts, which take their first values from it
