@@ -121,6 +121,7 @@ def markup(spec: dict) -> str:
     if not description:
         raise ValueError("a chart has no description; pass description= to alt.Chart: it is read aloud to the blind")
     svg = vl_convert.vegalite_to_svg(spec)
+    svg = re.sub(r' (?:aria-[\w-]+|role)="[^"]*"', "", svg)  # the box says it all, and once
     svg = re.sub(r'(id="|url\(#)', rf"\g<1>v{zlib.crc32(svg.encode()):x}-", svg)  # ids stay unique on a page
     data = json.dumps(spec).replace("<", "\\u003c")  # keeps `</script>` out of the element
     return (
