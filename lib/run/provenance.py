@@ -10,6 +10,7 @@ import contextlib
 import functools
 import hashlib
 import json
+import re
 import symtable
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from lib.run import code, machine
 
 KEY = "book_provenance"  # in the metadata of a cell
 FILES = (".json", ".toml")
-HANDLES = ("sources.toml", "criteria.toml")  # say how inputs are found and judged, and are none
+HANDLES = ("sources.toml", "criteria.toml", "costs.toml")  # say how inputs are found, judged and timed, and are none
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,7 @@ def _inputs(records, parameters, modules, suite):
                 found[data.name] = hashlib.sha256(data.read_bytes()).hexdigest()
     if any(path.name == "suite.py" for path in read):
         found["suite"] = hashlib.sha256(json.dumps(suite, sort_keys=True).encode()).hexdigest()
-    return {name: str(hashed)[:12] for name, hashed in sorted(found.items())}
+    return {name: re.sub(r"[0-9a-f]{13,}", lambda one: one[0][:12], hashed) for name, hashed in sorted(found.items())}
 
 
 def _pairs(value, hashed):
