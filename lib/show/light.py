@@ -48,12 +48,13 @@ def _rounded(value):
 
 
 def lighten(app, exception):
-    """Take drawings out of the notebooks to download, whose PNG shows there, and the source maps of the theme."""
+    """Take drawings out of the notebooks to download, whose PNG shows there, and what no browser asks of the theme."""
     if exception or app.builder.name != "html":
         return
     out = Path(app.outdir)
-    for path in (out / "_static").rglob("*.map"):
-        path.unlink()
+    for kind in ("*.map", "*.ttf"):  # of the icons' font there is a .woff2 too
+        for path in (out / "_static").rglob(kind):
+            path.unlink()
     for path in (out / "_sources").glob("*.ipynb"):
         notebook = json.loads(path.read_text(encoding="utf-8"))
         for data in (output.get("data", {}) for cell in notebook["cells"] for output in cell.get("outputs", ())):
