@@ -162,7 +162,12 @@ def _inputs(records, parameters, modules, suite):
                 found[data.name] = hashlib.sha256(data.read_bytes()).hexdigest()
     if any(path.name == "suite.py" for path in read):
         found["suite"] = hashlib.sha256(json.dumps(suite, sort_keys=True).encode()).hexdigest()
-    return {name: re.sub(r"[0-9a-f]{13,}", lambda one: one[0][:12], hashed) for name, hashed in sorted(found.items())}
+    short = {}
+    for name, hashed in sorted(found.items()):
+        if name.startswith("suite:"):  # a run's key stands for all of its checkpoints
+            name, hashed = name.partition("@")[0], hashed.partition("@")[0]
+        short[name] = re.sub(r"[0-9a-f]{13,}", lambda one: one[0][:12], hashed)
+    return short
 
 
 def _pairs(value, hashed):
