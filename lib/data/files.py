@@ -120,6 +120,8 @@ def _merge(whole, files):
 
 def _beside(path, file):
     """A folder in which the file has the name that transformers looks for, beside the files that it has there."""
+    if not file.with_name("config.json").is_file():
+        raise ValueError(f"no config.json lies beside {file}: expected the model's own; copy it there")
     path.mkdir()
     for other in file.parent.iterdir():
         if other.is_file() and other.suffix in (".json", ".txt", ".model", ".jinja") and "index" not in other.name:

@@ -5,7 +5,7 @@ import pandas as pd
 
 from lib.show import charts
 from lib.show.report import Block, Bullets, Chart, Heading, Paragraph, Table
-from lib.show.said import RAW, VIEWS, verdict
+from lib.show.said import RAW, VIEWS, ended, verdict
 from lib.show.training import STEP
 
 ALONG = {"loss": "loss, nats", "anisotropy": "anisotropy", "entropy": "singular entropy, nats", "offset": "mean logit"}
@@ -18,15 +18,16 @@ TRUNCATION = (
 
 def blocks(numbers: dict) -> list[Block]:
     """The page, from the numbers of `study.diagnosis.diagnose`."""
-    page = [Heading("Verdict"), Bullets(verdict(numbers)), Heading("Shape"), Table(shapes(numbers))]
+    last = ended(numbers)
+    page = [Heading("Verdict"), Bullets(verdict(numbers)), Heading("Shape"), Table(shapes(last))]
     if numbers["series"]:
         page += [Heading("Along training"), Chart(along(numbers)), Table(series(numbers))]
-    page += [Heading("Spectrum of the head"), Chart(spectrum(numbers)), Table(entropies(numbers))]
+    page += [Heading("Spectrum of the head"), Chart(spectrum(numbers)), Table(entropies(last))]
     page += [Paragraph(normal_entropy(numbers)), Heading("Anisotropy by layer"), Chart(layers(numbers))]
     page += [Paragraph(normal_anisotropy(numbers)), Heading("What a head of lower rank costs")]
-    page += [Chart(costs(numbers)), Table(smallest(numbers)), Paragraph(TRUNCATION)]
+    page += [Chart(costs(numbers)), Table(smallest(last)), Paragraph(TRUNCATION)]
     page += [Chart(errors(numbers)), Paragraph(normal_error(numbers))]
-    page += [Heading("Health of the logits"), Table(logits(numbers)), Paragraph(normal_logits(numbers))]
+    page += [Heading("Health of the logits"), Table(logits(last)), Paragraph(normal_logits(numbers))]
     page += [Heading("Where it stands"), Chart(standing(numbers)), Table(public(numbers))]
     sizes = numbers["sizes"]
     return [

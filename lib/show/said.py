@@ -7,8 +7,20 @@ MIDDLE = 0.1  # nats, of the three costs that a rank is sought for
 
 def verdict(numbers: dict) -> list[str]:
     """Sentences on each model, and on each run along training, from the numbers of `study.diagnosis`."""
-    told = [f"{model['address']}: {one}" for model in numbers["models"] for one in of_model(model, numbers["normal"])]
+    models = ended(numbers)["models"]
+    told = [f"{model['address']}: {one}" for model in models for one in of_model(model, numbers["normal"])]
     return [*along(numbers["series"]), *told]
+
+
+def ended(numbers: dict) -> dict:
+    """The numbers with only the last checkpoint of each run that is followed along training."""
+    runs = {row["run"]: row["final_step"] for row in numbers["series"]}
+    models = [
+        model
+        for model in numbers["models"]
+        if (name := model["address"].partition("@step"))[0] not in runs or float(name[2]) == runs[name[0]]
+    ]
+    return numbers | {"models": models}
 
 
 def of_model(model: dict, normal: dict) -> list[str]:

@@ -125,7 +125,7 @@ def logits(address: str, corpus: str, tokens: int = 8192, held_out: int = 4096, 
 
 def layers(address: str, corpus: str, tokens: int = 4096, longest: int = LONGEST) -> pd.DataFrame:
     """`anisotropy.layers` on so many tokens, or what the corpus has: layer, final_norm, anisotropy, low, high."""
-    asked = _available(corpus, checkpoints.tokenizer(address), None, tokens, longest)
+    asked = available(corpus, checkpoints.tokenizer(address), None, tokens, longest)
     frame = anisotropy.layers(address, corpus, asked, [], [], longest)
     return frame[["layer", "final_norm", "documents", "tokens", "anisotropy", "low", "high"]]
 
@@ -174,6 +174,12 @@ def over_documents(values: np.ndarray, document: np.ndarray) -> tuple[float, flo
     return float(mean), float(mean - half), float(mean + half)
 
 
+def available(corpus: str, tokenizer, split: str | None, asked: int, longest: int) -> int:
+    """So many tokens as are asked for, or those that the part of the corpus holds in documents cut so."""
+    lengths = np.minimum(np.diff(corpora.token_documents(corpus, tokenizer, split)[1]) - 1, longest)
+    return int(min(asked, lengths[lengths > 1].sum()))
+
+
 def _after(readout, products):
     """What a model makes of the products of its head with states."""
     logits = products * readout.scale if readout.scale != 1 else products
@@ -203,7 +209,10 @@ def _frozen(address, corpus, tokens, held_out, longest):
         labels.append(torch.from_numpy(ids[1:]))
         document += [number] * (len(ids) - 1)
     if document[-1] < 2:
-        raise ValueError(f"{corpus} has {document[-1] + 1} held-out documents: expected 3 or more; use a larger text")
+        raise ValueError(
+            f"{corpus} has {document[-1] + 1} held-out documents: expected 3 or more, and one document in "
+            f"{1 / corpora.VALIDATION:.0f} is held out; use a larger text"
+        )
     # The head outlives the model: a copy, where it is the embedding.
     return Frozen(
         readout, type(model).__name__, model.num_parameters(), _tied(model), torch.cat(calibration), torch.cat(states),
@@ -213,18 +222,12 @@ def _frozen(address, corpus, tokens, held_out, longest):
 
 def _states(model, tokenizer, corpus, split, tokens, longest):
     """Ids of each document of a sample, and what enters the head at each of its tokens, in one order."""
-    asked = _available(corpus, tokenizer, split, tokens, longest)
+    asked = available(corpus, tokenizer, split, tokens, longest)
     documents = anisotropy.sample(corpus, tokenizer, asked, longest, 0, split)
     found = [None] * len(documents)
     for place, stages in anisotropy.hidden(model, documents, tokenizer.eos_token_id):
         found[place] = stages[-1].float().clone()
     return zip(documents, found, strict=True)
-
-
-def _available(corpus, tokenizer, split, asked, longest):
-    """So many tokens as are asked for, or those that the part of the corpus holds in documents cut so."""
-    lengths = np.minimum(np.diff(corpora.token_documents(corpus, tokenizer, split)[1]) - 1, longest)
-    return int(min(asked, lengths[lengths > 1].sum()))
 
 
 def _tied(model):

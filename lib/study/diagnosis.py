@@ -7,15 +7,15 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from lib.data import checkpoints, paper
-from lib.run import machine, sweep
+from lib.data import checkpoints, corpora, paper
+from lib.run import machine, records, sweep
 from lib.study import anisotropy as states
 from lib.study import any_model, public, saturation, spectra, training
 
 SCHEMA, VERSION = "any-model", 1
 SIZES = {"tokens": 6144, "held_out": 4096, "steps": 16, "longest": 256, "layer_tokens": 2048}
 SUITE = [f"suite:nano-{width}-seed0" for width in (8, 16, 32, 64, 128)]
-SUITE_TOKENS = 2048
+SUITE_TOKENS, SUITE_LONGEST = 2048, 127  # in all, and of a document
 SHOWN = 60  # singular values that are kept of a spectrum
 MIN_RISE = 0.005  # of a loss along training
 ANISOTROPIC = 0.5  # mean cosine above which the paper's small models stand apart from its large ones
@@ -40,10 +40,12 @@ def diagnose(
     sizes, tell = SIZES | (sizes or {}), tell or (lambda _: None)
     if unknown := sorted(sizes.keys() - SIZES.keys()):
         raise ValueError(f"there is no size called {', '.join(unknown)}: expected {', '.join(SIZES)}")
-    named = [one for address in addresses for one in expand(address)]
+    named = list(dict.fromkeys(one for address in addresses for one in expand(address)))  # each once
     if not named:
         raise ValueError("there is no model to diagnose: pass at least one address")
-    shapes = sweep.run(any_model.shape, [{"address": address} for address in named])
+    shapes = pd.DataFrame([{"address": one} | records.recall(any_model.shape, address=one) for one in named])
+    for shape in shapes.itertuples():
+        _check_vocabulary(shape.address, shape.vocabulary, corpus)
     tell(
         f"about {seconds(shapes, sizes):.0f} s for {len(named)} model{'s' if len(named) > 1 else ''}, less what is kept"
     )
@@ -77,6 +79,16 @@ def seconds(shapes: pd.DataFrame, sizes: dict) -> float:
     wide = 20 * head * shapes.width  # Gram matrices, in float64
     losses = SLOW * sizes["held_out"] * shapes.vocabulary * (sizes["steps"] + 12) * measured["pace"]
     return float(((2 * products + wide) / rate / 1e9 + losses).sum())
+
+
+def _check_vocabulary(address, vocabulary, corpus):
+    """Raise ValueError where the tokenizer that lies with a model is one of more tokens, and the text has them."""
+    largest = corpora.token_documents(corpus, checkpoints.tokenizer(address))[0].max(initial=0)
+    if largest >= vocabulary:
+        raise ValueError(
+            f"{corpus} has the token {largest:,} by the tokenizer of {address}, whose head has {vocabulary:,} rows: "
+            "expected the model's own tokenizer; copy it there from the base model"
+        )
 
 
 def _model(shape, corpus, sizes, tell):
@@ -136,7 +148,9 @@ def _standing(models, corpus, suite):
         address = expand(f"{run}@last")[0]
         spectrum = sweep.run(spectra.spectrum, [{"address": address}], corpora=[corpus])
         raw = spectra.entropies(spectrum).query("power == 2 and view == @spectra.RAW").iloc[0]
-        seen = sweep.run(states.checkpoint, [{"address": address}], corpus=corpus, tokens=SUITE_TOKENS).iloc[0]
+        tokens = any_model.available(corpus, checkpoints.tokenizer(address), "validation", SUITE_TOKENS, SUITE_LONGEST)
+        how = {"corpus": corpus, "tokens": tokens, "longest": SUITE_LONGEST}
+        seen = sweep.run(states.checkpoint, [{"address": address}], **how).iloc[0]
         about = {"source": "this book's suite", "model": training.name(run), "width": raw.width}
         rows.append(about | {"anisotropy": seen.anisotropy, "entropy": raw.entropy})
     for model in models:
