@@ -19,8 +19,10 @@ from lib.train import joint, loop, neox, remedies, suite
 ATTENTION = {16: 2, 24: 3, 32: 4, 64: 4, 96: 6, 128: 8}  # heads for each width
 RATES = {16: 1e-2, 24: 1e-2, 32: 1e-2, 64: 5e-3, 96: 5e-3, 128: 5e-3}  # the suite's
 WIDTHS = {16: (16, 24, 32, 64), 64: (64, 96, 128)}  # of bodies: those of the linear models beside them
-KINDS = {16: tuple(remedies.HEADS), 64: ("linear", "mixture", "wide", "bigram")}
+TRIED = tuple(kind for kind in remedies.HEADS if kind != "factorised")  # whose price is chapter 7b's question
+LONGER = ("linear", "bias", "mixture", "multi-facet", "sigsoftmax", "monotonic", "wide", "bigram")
 STEPS = {16: 300, 64: 200}
+LONG = 1200
 SEEDS = range(3)
 RULES = {"parameters": "parameters", "seconds": "time"}  # what a linear model has as much of, in a frame and in words
 MEASURED = ("loss", "parameters", "seconds", "bytes", "rank", "anisotropy", "entropy", "entropy_centred")
@@ -37,11 +39,12 @@ def trained(
     evaluations: int = 2,
     validation_tokens: int = 8192,
     factor: float = 1.0,
+    **sizes,
 ) -> pd.DataFrame:
     """A model of a width trained with a head of a kind: a row for each evaluation, columns as `lib.train.joint.train`.
 
-    text: a profile of the suite, whose text is read; factor: times the suite's learning rate. Raises ValueError for a
-    width or a head that there is not.
+    text: a profile of the suite, whose text is read; factor: times the suite's learning rate; sizes: of the head, where
+    they are not the usual ones. Raises ValueError for a width or a head that there is not.
     """
     if width not in ATTENTION:
         raise ValueError(f"width is {width}: expected one of {', '.join(map(str, ATTENTION))}.")
@@ -56,26 +59,34 @@ def trained(
         evaluations=evaluations,
         validation_tokens=validation_tokens,
         seed=seed,
+        sizes=sizes,
     )
     folder = suite.text(text, vocabulary)
     return pd.DataFrame(joint.train(run, *(np.load(folder / f"{part}.npy") for part in ("train", "validation"))))
 
 
 def grid(seeds: Iterable[int] = SEEDS, steps: Iterable[int] = tuple(STEPS.values())) -> list[dict]:
-    """Points of all runs, width by width and seed by seed: heads at 16 and 64, and linear ones on wider bodies."""
-    points = []
-    for ((base, kinds), count), seed in itertools.product(zip(KINDS.items(), steps, strict=True), seeds):
-        pairs = [(kind, base) for kind in kinds] + [("linear", width) for width in WIDTHS[base][1:]]
-        points += [{"head": kind, "width": width, "seed": seed, "steps": count} for kind, width in pairs]
-    return points
+    """Points of the short runs, width by width and seed by seed: heads at 16 and 64, linear ones on wider bodies."""
+    bases = zip(WIDTHS, steps, strict=True)
+    return [point for (base, count), seed in itertools.product(bases, seeds) for point in _beside(base, count, seed)]
 
 
-def compared(frame: pd.DataFrame) -> pd.DataFrame:
-    """Loss of each head less that of a linear model by each rule: width, head, rule, value, low, high (nats), gains.
+def longer(seeds: Iterable[int] = SEEDS, steps: int = LONG) -> list[dict]:
+    """Points of the longer runs beside width 16, seed by seed: heads that have something to gain by them."""
+    return [point for seed in seeds for point in _beside(16, steps, seed, LONGER)]
 
-    Means over seeds with t-intervals at 95 %, seed by seed against the curve of linear models of the same seed. Where a
-    head takes longer, or stores more, than the widest linear model, it is held against that one, which favours it.
-    frame: `trained` over points of `grid`.
+
+def everything() -> list[dict]:
+    """Points of all of them."""
+    return grid() + longer()
+
+
+def compared(frame: pd.DataFrame, body: str = "width {}") -> pd.DataFrame:
+    """Loss of each head less that of a linear model by each rule: body, width, head, rule, value, low, high, gains.
+
+    Means over seeds (nats) with t-intervals at 95 %, seed by seed against the curve of linear models of the same seed.
+    Where a head takes longer, or stores more, than the widest linear model, it is held against that one, which favours
+    it. frame: `trained` over points of `grid`; body: the width in words.
     """
     rows, worth = [], criteria.criterion().worth
     for width, ends in _ended(frame):
@@ -87,32 +98,38 @@ def compared(frame: pd.DataFrame) -> pd.DataFrame:
             place = np.log(costs.loc[(kind, width), rule])
             less = [own[seed] - np.interp(place, np.log(knots), linear.loc[seed]) for seed in own.index]
             value, low, high = interval(less)
-            row = {"width": width, "head": kind, "rule": column, "value": value, "low": low, "high": high}
+            about = {"body": body.format(width), "width": width, "head": kind, "rule": column}
+            row = about | {"value": value, "low": low, "high": high}
             rows.append(row | {"gains": criteria.gains(value, low, high, worth)})
     return pd.DataFrame(rows)
 
 
 def answered(compared: pd.DataFrame) -> pd.DataFrame:
-    """A row for each width and head of `compared`: head, width, answer, and difference, low and high by each rule."""
+    """A row for each body and head of `compared`: head, body, answer, and difference, low and high by each rule."""
     rows = []
-    for (width, kind), part in compared.groupby(["width", "head"], sort=False):
-        row = {"head": kind, "width": width, "answer": criteria.answer(*part.gains)}
+    for (body, kind), part in compared.groupby(["body", "head"], sort=False):
+        row = {"head": kind, "body": body, "answer": criteria.answer(*part.gains)}
         for one in part.itertuples():
             row |= {f"same {one.rule}": one.value, f"{one.rule}_low": one.low, f"{one.rule}_high": one.high}
         rows.append(row)
     return pd.DataFrame(rows)
 
 
-def lists(answered: pd.DataFrame) -> dict[str, dict[str, str]]:
-    """Heads by answer and width, for a sentence: worth, not and open, each by width; answered: `answered`."""
-    words = {"worth": criteria.WORTH, "not": criteria.NOT, "open": criteria.OPEN}
-    return {
-        name: {
-            str(width): ", ".join(part["head"][part.answer == word]) or "none"
-            for width, part in answered.groupby("width")
-        }
-        for name, word in words.items()
-    }
+def plain(answered: pd.DataFrame) -> pd.DataFrame:
+    """The answers alone: a row for each head, a column for each body; empty where a head was not tried."""
+    table = answered.pivot(index="head", columns="body", values="answer")
+    table = table.loc[answered["head"].unique(), answered.body.unique()]
+    return table.fillna("").rename_axis(columns=None).reset_index()
+
+
+def lists(answered: pd.DataFrame) -> dict[str, str]:
+    """Heads by what is said of them over all bodies, for a sentence: always, never, sometimes (worth it), open."""
+    said = {"always": [], "never": [], "sometimes": [], "open": []}
+    for kind, answers in answered.groupby("head", sort=False).answer.agg(set).items():
+        worth = criteria.WORTH in answers
+        name = "always" if answers == {criteria.WORTH} else "never" if answers == {criteria.NOT} else ""
+        said[name or ("sometimes" if worth else "open")].append(kind)
+    return {name: ", ".join(kinds) or "none" for name, kinds in said.items()}
 
 
 def described(frame: pd.DataFrame) -> pd.DataFrame:
@@ -183,6 +200,12 @@ def ranks(vocabulary: int, width: int, contexts: int) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def _beside(base, steps, seed, kinds=TRIED):
+    """Points of heads at a width and of linear ones on wider bodies."""
+    pairs = [(kind, base) for kind in kinds] + [("linear", width) for width in WIDTHS[base][1:]]
+    return [{"head": kind, "width": width, "seed": seed, "steps": steps} for kind, width in pairs]
+
+
 def _seconds(loss):
     """Processor time of a loss and its gradients."""
     start = time.process_time()
@@ -191,9 +214,11 @@ def _seconds(loss):
 
 
 def _ended(frame):
-    """(width, rows of last steps) of the heads at a width and the linear models beside them."""
-    for _, part in frame[frame.step == frame.steps].groupby("steps", sort=False):
-        yield int(part.width.min()), part
+    """(width, rows of last steps) of the heads at a width and the linear models beside them; base names that width."""
+    ends = frame[frame.step == frame.steps]
+    base = ends["base"] if "base" in ends else ends.groupby("steps").width.transform("min")
+    for width, part in ends.groupby(base.rename("beside"), sort=False):
+        yield int(width), part
 
 
 def _others(ends):

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import math
 import time
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -30,6 +31,7 @@ class Joint:
     evaluations: int
     validation_tokens: int
     seed: int
+    sizes: dict = dataclasses.field(default_factory=dict)  # of the head, where they are not the usual ones
 
     def __post_init__(self):
         if self.tokens_per_step % CONTEXT or self.tokens_per_step < CONTEXT:
@@ -53,16 +55,7 @@ def train(joint: Joint, stream: np.ndarray, validation: np.ndarray) -> list[dict
     apart = windows(stream, CONTEXT)
     body, head = _model(joint, apart[::2])
     batches, held_out = _batches(joint, apart[1::2]), _held_out(joint, validation)
-    parameters = [*body.parameters(), *head.parameters()]
-    optimiser = torch.optim.AdamW(
-        [
-            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": loop.DECAY},
-            {"params": [p for p in parameters if p.ndim == 1], "weight_decay": 0.0},
-        ],
-        betas=loop.BETAS,
-        eps=loop.EPSILON,
-        fused=True,
-    )
+    optimised = optimiser([*body.parameters(), *head.parameters()])
     parameters_of = {
         "parameters": sum(p.numel() for p in body.parameters()) + head.size(),
         "head_parameters": head.size(),
@@ -78,7 +71,7 @@ def train(joint: Joint, stream: np.ndarray, validation: np.ndarray) -> list[dict
         if step < joint.steps:
             rows_now, start = batches(step), time.process_time()
             recent.append(
-                _update(body, head, optimiser, rows_now, loop.learning_rate(step + 1, joint.steps, joint.learning_rate))
+                _update(body, head, optimised, rows_now, loop.learning_rate(step + 1, joint.steps, joint.learning_rate))
             )
             seconds += time.process_time() - start
     return rows
@@ -92,7 +85,7 @@ def measured(body: torch.nn.Module, head: remedies.Linear, rows: torch.Tensor) -
     states), entropy and entropy_centred (singular entropy of the head, nats), bytes (see `footprint`).
     """
     states, targets, previous = _seen(body, rows)
-    sigma, centred = (spectra.singular_values(weight) for weight in (head.weight, spectra.centre(head.weight)))
+    sigma, centred = (spectra.singular_values(weight) for weight in (head.matrix(), spectra.centre(head.matrix())))
     return {
         "loss": head.loss(states, targets, previous, penal=False).item(),
         "rank": rank(head, states[:CONTEXTS], previous[:CONTEXTS]),
@@ -125,6 +118,23 @@ def footprint(head: remedies.Linear, states: torch.Tensor, targets: torch.Tensor
     return sum(size for size, _ in held.values()) / len(states) if value.requires_grad else 0.0
 
 
+def optimiser(parameters: list[torch.nn.Parameter]) -> torch.optim.AdamW:
+    """AdamW as the suite has it: matrices decay and vectors don't."""
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": loop.DECAY},
+        {"params": [p for p in parameters if p.ndim == 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, betas=loop.BETAS, eps=loop.EPSILON, fused=True)
+
+
+def advance(optimiser: torch.optim.AdamW, parameters: Iterable[torch.nn.Parameter], rate: float) -> None:
+    """Clip the gradient that is there, and step at a rate."""
+    torch.nn.utils.clip_grad_norm_(parameters, loop.CLIP)
+    for group in optimiser.param_groups:
+        group["lr"] = rate
+    optimiser.step()
+
+
 def counts(rows: np.ndarray, vocabulary: int) -> torch.Tensor:
     """How often each token (column) follows each token (row) in windows (n, context + 1): (V, V) float32."""
     pairs = (rows[:, :-1].astype(np.int64) * vocabulary + rows[:, 1:]).ravel()
@@ -139,7 +149,7 @@ def _model(joint, counted):
         more = {"counts": counts(counted, joint.vocabulary)}
     if joint.head == "bias":
         more = {"frequency": loop.log_unigram(counted[:, 1:].ravel(), joint.vocabulary)}
-    return body, remedies.head(joint.head, joint.vocabulary, joint.width, joint.seed, **more)
+    return body, remedies.head(joint.head, joint.vocabulary, joint.width, joint.seed, **more, **joint.sizes)
 
 
 def _seen(body, rows):
@@ -155,10 +165,7 @@ def _update(body, head, optimiser, rows, rate):
     if not math.isfinite(loss.item()):
         raise FloatingPointError(f"the loss is {loss.item()}: expected a finite one; lower the learning rate.")
     loss.backward()
-    torch.nn.utils.clip_grad_norm_([*body.parameters(), *head.parameters()], loop.CLIP)
-    for group in optimiser.param_groups:
-        group["lr"] = rate
-    optimiser.step()
+    advance(optimiser, [*body.parameters(), *head.parameters()], rate)
     return loss.item()
 
 

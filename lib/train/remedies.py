@@ -69,6 +69,10 @@ class Linear(torch.nn.Module):
         """What training adds, summed over tokens, for logits (n, K, V), targets (n,) and cross-entropies (n, K)."""
         return 0.0
 
+    def matrix(self) -> torch.Tensor:
+        """What turns a vector into logits, one row for each token."""
+        return self.weight
+
     def size(self) -> int:
         """Numbers that the head has to store."""
         return sum(parameter.numel() for parameter in self.parameters())
@@ -110,11 +114,33 @@ class Biased(Linear):
 
     def __init__(self, vocabulary: int, width: int, seed: int = 0, frequency: torch.Tensor | None = None):
         super().__init__(vocabulary, width, seed)
+        if frequency is not None and frequency.shape != (vocabulary,):
+            raise ValueError(f"frequencies have shape {tuple(frequency.shape)}: expected ({vocabulary},), one a token.")
         self.bias = torch.nn.Parameter(torch.zeros(vocabulary) if frequency is None else frequency.clone())
 
     def logits(self, states, previous):
         """Logits (n, V)."""
         return states @ self.weight.T + self.bias
+
+
+class Factorised(Linear):
+    """Logits A B h with A (V, r) and B (r, d): rank r at the price of a head of width r."""
+
+    def __init__(self, vocabulary: int, width: int, seed: int = 0, rank: int | None = None):
+        """Rank is half of the width where none is given. The product starts with the variance of a linear head."""
+        rank = max(1, width // 2) if rank is None else rank
+        if not 1 <= rank <= width:
+            raise ValueError(f"rank is {rank}: expected 1 to the width, {width}.")
+        super().__init__(vocabulary, width, seed, columns=rank)
+        self.into = torch.nn.Parameter(torch.empty(rank, width).normal_(0.0, width**-0.5, generator=self.generator))
+
+    def matrix(self):
+        """What turns a state into logits, one row for each token."""
+        return self.weight @ self.into
+
+    def logits(self, states, previous):
+        """Logits (n, V)."""
+        return (states @ self.into.T) @ self.weight.T
 
 
 class Mixture(Linear):
@@ -269,6 +295,7 @@ class Bigram(Linear):
 
 HEADS = {
     "linear": Linear,
+    "factorised": Factorised,
     "bias": Biased,
     "mixture": Mixture,
     "multi-facet": MultiFacet,
