@@ -8,7 +8,8 @@ import torch.nn.functional as F
 
 from lib.data import remedies as criteria
 from lib.study import remedies as study
-from lib.train import joint, remedies
+from lib.study import width_output
+from lib.train import frozen, joint, remedies
 
 VOCABULARY, WIDTH, STATES = 96, 6, 40
 
@@ -86,7 +87,8 @@ def test_memory_is_at_most_a_quarter_of_the_logits(kind):
 
 
 def test_linear_head_has_rank_d_plus_one_and_a_mixture_exceeds_it():
-    for kind, rank in (("linear", WIDTH + 1), ("centred", WIDTH + 1), ("bias", WIDTH + 2)):
+    of = {"linear": WIDTH + 1, "centred": WIDTH + 1, "bias": WIDTH + 2, "factorised": WIDTH // 2 + 1}
+    for kind, rank in of.items():
         head, states, _, previous = made(kind)
         assert joint.rank(head, states, previous) == rank
     head = remedies.head("mixture", 8, 1, components=2).double()
@@ -127,15 +129,13 @@ def test_a_bigram_head_starts_from_the_counts():
     [
         (lambda: remedies.head("cubic", 8, 4), "there is no head 'cubic'"),
         (lambda: remedies.head("linear", 1, 4), "expected at least 2 and 1"),
+        (lambda: remedies.head("factorised", 8, 4, rank=5), "expected 1 to the width, 4"),
+        (lambda: remedies.head("bias", 8, 4, frequency=torch.zeros(7)), r"shape \(7,\): expected \(8,\)"),
         (lambda: remedies.head("mixture", 8, 4, components=0), "0 components"),
         (lambda: remedies.head("multi-facet", 8, 4, partitions=3), "a number that divides them"),
         (lambda: remedies.head("monotonic", 8, 4, knots=0), "0 knots"),
         (lambda: remedies.head("wide", 8, 4, wider=0), "0 times the width"),
         (lambda: remedies.head("bigram", 8, 4), "no counts"),
-        (
-            lambda: remedies.head("linear", 8, 4).loss(torch.zeros(2, 5), torch.zeros(2, dtype=int)),
-            r"expected \(N, 4\)",
-        ),
         (lambda: remedies.head("linear", 8, 4).loss(torch.zeros(2, 4), torch.tensor([0, 8])), "below 8"),
         (lambda: next(remedies.head("linear", 8, 4).log_probabilities(torch.zeros(0, 4))), "N at least 1"),
     ],
@@ -143,6 +143,17 @@ def test_a_bigram_head_starts_from_the_counts():
 def test_bad_sizes_are_named_in_a_sentence(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+@pytest.mark.parametrize("kind", remedies.HEADS)
+def test_every_head_names_states_and_targets_that_do_not_fit(kind):
+    head, states, targets, previous = made(kind)
+    with pytest.raises(ValueError, match=rf"expected \(N, {WIDTH}\)"):
+        head.loss(states[:, 1:], targets, previous)
+    with pytest.raises(ValueError, match=f"below {VOCABULARY}"):
+        head.loss(states, targets + VOCABULARY, previous)
+    with pytest.raises(ValueError, match="expected one for each"):
+        next(head.log_probabilities(states, previous[1:]))
 
 
 def test_joint_training_learns_and_repeats_itself():
@@ -155,6 +166,35 @@ def test_joint_training_learns_and_repeats_itself():
     assert rows[-1]["step"] == 40 and rows[-1]["seconds"] > 0
     with pytest.raises(ValueError, match="lower the steps"):
         joint.train(run, stream[:1000], stream)
+
+
+def test_a_head_learns_what_frozen_states_say():
+    """Two classes that the sign of one direction decides: found on that direction, not on one without it."""
+    generator = torch.Generator().manual_seed(0)
+    states = torch.randn(4000, 3, generator=generator) * torch.tensor([1.0, 4.0, 0.1])
+    part = frozen.Part(states, (states[:, 1] > 0).long(), torch.zeros(4000, dtype=int))
+    one, two = (frozen.directions(states, width) for width in (1, 3))
+    assert (states @ one).square().mean().item() == pytest.approx(1, rel=1e-4)
+    assert (states @ two).square().mean(0).tolist() == pytest.approx([1, 1, 1], rel=1e-4)
+    assert abs(one[1, 0]) > 10 * abs(one[[0, 2], 0]).max()
+    losses = []
+    for blind in (False, True):
+        own = part._replace(states=torch.randn(4000, 1, generator=generator) if blind else states @ one)
+        head = remedies.head("linear", 2, 1)
+        frozen.train(head, own, updates=100, batch=32, learning_rate=0.3, seed=0)
+        losses.append(frozen.measured(head, own)["loss"])
+    assert losses[0] < 0.3 < 0.6 < losses[1]
+    with pytest.raises(ValueError, match="lower the updates"):
+        frozen.train(head, own, updates=200, batch=32, learning_rate=0.1, seed=0)
+    with pytest.raises(ValueError, match="expected 1 to 3"):
+        frozen.directions(states, 4)
+
+
+def test_rare_tokens_share_a_class():
+    found = frozen.classes(torch.tensor([3, 3, 3, 1, 1, 0]), 5, 3)
+    assert found.tolist() == [2, 1, 2, 0, 2]
+    with pytest.raises(ValueError, match="expected 2 to 5"):
+        frozen.classes(torch.tensor([0]), 5, 6)
 
 
 def ended(better):
@@ -177,8 +217,28 @@ def test_a_head_is_held_against_the_line_of_linear_models_at_its_own_cost():
     assert list(found.gains) == [True, False]
     assert list(study.answered(study.compared(ended(0.1))).answer) == [criteria.NOT]
     assert list(study.answered(study.compared(ended(2.0))).answer) == [criteria.WORTH]
+    found = pd.concat([study.compared(ended(2.0)), study.compared(ended(0.1), "width {}, longer")])
+    table = study.plain(study.answered(found))
+    assert table.loc[0].to_dict() == {"head": "wide", "width 16": criteria.WORTH, "width 16, longer": criteria.NOT}
+    assert study.lists(study.answered(found))["sometimes"] == "wide"
     alone = study.compared(ended(2.0)[lambda frame: frame.seed == 0])
     assert list(study.answered(alone).answer) == [criteria.OPEN]
+
+
+def test_a_rank_is_priced_against_the_linear_head_of_its_body():
+    """Losses of 2 + 0.1 at rank 8 beside 2, seed by seed, and a tenth of the parameters saved."""
+    rows = [
+        {"head": head, "width": width, "seed": seed, "loss": loss + seed, "parameters": size, "seconds": seconds}
+        for seed in range(3)
+        for head, width, loss, size, seconds in (
+            ("linear", 64, 2.0, 100.0, 4.0),
+            ("rank 8", 64, 2.1 + 0.001 * seed, 90.0, 3.0),
+            ("linear", 96, 1.0, 200.0, 8.0),
+        )
+    ]
+    row = width_output.prices(pd.DataFrame(rows).assign(step=9, steps=9)).iloc[0]
+    assert (row["head"], row.saved, row.faster) == ("rank 8", pytest.approx(0.1), pytest.approx(0.25))
+    assert row.cost == pytest.approx(0.101) and row.low < row.cost < row.high
 
 
 def test_a_gain_needs_its_size_and_its_interval():

@@ -9,7 +9,7 @@ import pytest
 
 from lib.data import rules
 from lib.run import kept, records
-from lib.study import trials, width_rule, widths
+from lib.study import trials, width_public, width_rule, widths
 
 
 def planted(curve, noise=0.002):
@@ -95,3 +95,11 @@ def test_the_book_never_trains_what_is_kept():
 
 def _key(parameters):
     return json.dumps(parameters, sort_keys=True)
+
+
+def test_a_wide_shallow_model_is_held_against_its_neighbours_in_size():
+    frame = width_public.pythia(50304, 2048)
+    line = frame.assign(paper=10 - np.log(frame.parameters) / 10)
+    assert width_public.shallow(line).excess[0] == pytest.approx(0, abs=1e-9)
+    line.loc[line.model == "pythia-1b", "paper"] += 0.5
+    assert width_public.shallow(line).excess[0] == pytest.approx(0.5)

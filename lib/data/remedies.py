@@ -11,12 +11,13 @@ WORTH, NOT, OPEN = "worth it", "not worth it", "can't tell"
 
 @dataclass(frozen=True)
 class Criterion:
-    """The rules and answers in sentences, the gain in nats that is worth it, and what had been seen."""
+    """The rules and answers in sentences, the gain in nats that is worth it, and what had been seen before each set."""
 
     worth: float
     rules: dict[str, str]
     answers: dict[str, str]
     look: str
+    further: dict[str, str]  # of the sets of runs that came after the first
 
 
 @cache
@@ -24,7 +25,7 @@ def criterion() -> Criterion:
     """The chapter's criterion."""
     entry = tomllib.loads(Path(__file__).with_name("criteria_remedies.toml").read_text(encoding="utf-8"))
     answers = {name: text.format(**entry["limits"]) for name, text in entry["answers"].items()}
-    return Criterion(entry["limits"]["worth"], entry["rules"], answers, entry["look"])
+    return Criterion(entry["limits"]["worth"], entry["rules"], answers, entry["look"], entry["further"])
 
 
 def gains(value: float, low: float, high: float, worth: float) -> bool | None:

@@ -9,11 +9,11 @@ RULES = ["parameters", "time"]
 
 
 def differences(frame: pd.DataFrame, worth: float) -> alt.FacetChart:
-    """Loss of each head less a linear model's, by rule, a panel for each width; shaded, less than is worth it.
+    """Loss of each head less a linear model's, by rule, a panel for each body; shaded, less than is worth it.
 
-    Columns: width, head, rule, value, low, high (nats).
+    Columns: body (words), head, rule, value, low, high (nats).
     """
-    frame = frame.assign(worth=worth, body="width " + frame.width.astype(str))
+    frame = frame.assign(worth=worth)
     order = list(dict.fromkeys(frame["head"]))
     y = alt.Y("head:N", title=None, sort=order).axis(labelLimit=120)
     offset = alt.YOffset("rule:N", sort=RULES)
@@ -30,7 +30,9 @@ def differences(frame: pd.DataFrame, worth: float) -> alt.FacetChart:
     point = base.mark_point(filled=True, size=45, opacity=1).encode(x, y, offset, colour, shape, tooltip=tooltip)
     text = "Held-out loss of each head less that of a linear model with the same parameters or the same time for a step"
     layered = alt.layer(point, band, line).properties(width=215, height=alt.Step(13))
-    return layered.facet(facet=alt.Facet("body:N", title=None), columns=2).properties(description=text)
+    return layered.facet(
+        facet=alt.Facet("body:N", title=None, sort=list(dict.fromkeys(frame.body))), columns=2
+    ).properties(description=text)
 
 
 def curve(frame: pd.DataFrame, cost: str, title: str) -> alt.FacetChart:

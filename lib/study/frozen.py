@@ -18,7 +18,7 @@ from lib.study.heads import prepared
 from lib.study.remedies import SEEDS, TRIED
 from lib.train import frozen, heads, joint, loop, remedies
 
-DIRECTIONS = [[64, 96, 128, 192], [576]]  # that heads read, and linear heads beside them; the last are all there are
+DIRECTIONS = [[64, 96, 128, 192]]  # that heads read, and linear heads beside them
 UPDATES = 375
 STOP = 4  # windows at the end of the kept states, on which learning rates are judged
 
@@ -39,18 +39,18 @@ def trained(
     context: int = 512,
     dtype: str = "float32",
 ) -> pd.DataFrame:
-    """A head of a kind on so many principal directions of a model's states: a row of `lib.train.frozen.measured`.
+    """A head of a kind on so many principal directions of a model's states, whitened: `lib.train.frozen.measured`.
 
     With steps and step (the updates), rate (of ``rates`` the one of least loss after ``search`` updates, whatever the
     seed), tried (those losses), seconds (of processor time for an update) and parameters (numbers that the head
     stores). Counts are of the text after the ``tokens`` that heads are trained on. Raises ValueError where there is
     none, or where the updates want more than is kept.
     """
-    kept = _text(address, corpus, vocabulary, tokens, validation, context, dtype)
-    own, judged, held_out = kept.narrowed(width)
-    tried = _tried(kept, head, width, tuple(rates), search, batch)
+    text = _text(address, corpus, vocabulary, tokens, validation, context, dtype)
+    own, judged, held_out = text.narrowed(width)
+    tried = _tried(text, head, width, tuple(rates), search, batch)
     rate = rates[int(np.argmin(tried))]
-    made = kept.head(head, width, seed)
+    made = text.head(head, width, seed)
     seconds = frozen.train(made, own, updates, batch, rate, seed)
     row = {"step": updates, "steps": updates, "rate": rate, "tried": tried, "seconds": seconds}
     return pd.DataFrame([row | {"parameters": made.size()} | frozen.measured(made, held_out)])
@@ -64,18 +64,21 @@ def untouched(
     validation: int = 8192,
     context: int = 512,
     dtype: str = "float32",
-) -> dict:
-    """Loss (nats) of the model's own head on the same classes and tokens, covered: the share of tokens with a class."""
-    kept = _text(address, corpus, vocabulary, tokens, validation, context, dtype)
+) -> pd.DataFrame:
+    """The model's own head on the same classes and tokens: loss (nats), covered (share of tokens with classes of their
+    own), all (directions that it reads).
+    """
+    text = _text(address, corpus, vocabulary, tokens, validation, context, dtype)
     states, labels = prepared(address, corpus, tokens, validation, context, "cpu", dtype).validation
-    weight, rest, total = kept.weight, kept.classes == vocabulary - 1, 0.0
+    weight, rest, total = text.weight, text.classes == vocabulary - 1, 0.0
     for part, label in zip(states.split(heads.CHUNK), labels.split(heads.CHUNK), strict=True):
         logits = part.float() @ weight.T
         whole = logits.logsumexp(1)
         others = logits[:, rest].logsumexp(1)
         mine = torch.where(rest[label], others, logits.gather(1, label[:, None])[:, 0])
         total += float((whole - mine).sum(dtype=torch.float64))
-    return {"loss": total / len(labels), "covered": float((~rest[labels]).double().mean()), "tokens": len(labels)}
+    covered = float((~rest[labels]).double().mean())
+    return pd.DataFrame([{"loss": total / len(labels), "covered": covered, "all": weight.shape[1]}])
 
 
 def grid(
@@ -139,13 +142,13 @@ class _Text:
 _text = lru_cache(maxsize=1)(_Text)
 
 
-@lru_cache(maxsize=1)
-def _tried(kept, kind, width, rates, search, batch):
+@lru_cache(maxsize=256)
+def _tried(text, kind, width, rates, search, batch):
     """The loss after a short run at each rate; the first seed decides for all."""
-    own, judged, _ = kept.narrowed(width)
+    own, judged, _ = text.narrowed(width)
     losses = []
     for rate in rates:
-        head = kept.head(kind, width, 0)
+        head = text.head(kind, width, 0)
         frozen.train(head, own, search, batch, rate, 0)
         losses.append(float(head.loss(*judged, penal=False).detach()))
     return losses

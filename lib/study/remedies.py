@@ -20,9 +20,7 @@ ATTENTION = {16: 2, 24: 3, 32: 4, 64: 4, 96: 6, 128: 8}  # heads for each width
 RATES = {16: 1e-2, 24: 1e-2, 32: 1e-2, 64: 5e-3, 96: 5e-3, 128: 5e-3}  # the suite's
 WIDTHS = {16: (16, 24, 32, 64), 64: (64, 96, 128)}  # of bodies: those of the linear models beside them
 TRIED = tuple(kind for kind in remedies.HEADS if kind != "factorised")  # whose price is chapter 7b's question
-LONGER = ("linear", "bias", "mixture", "multi-facet", "sigsoftmax", "monotonic", "wide", "bigram")
 STEPS = {16: 300, 64: 200}
-LONG = 1200
 SEEDS = range(3)
 RULES = {"parameters": "parameters", "seconds": "time"}  # what a linear model has as much of, in a frame and in words
 MEASURED = ("loss", "parameters", "seconds", "bytes", "rank", "anisotropy", "entropy", "entropy_centred")
@@ -66,19 +64,12 @@ def trained(
 
 
 def grid(seeds: Iterable[int] = SEEDS, steps: Iterable[int] = tuple(STEPS.values())) -> list[dict]:
-    """Points of the short runs, width by width and seed by seed: heads at 16 and 64, linear ones on wider bodies."""
-    bases = zip(WIDTHS, steps, strict=True)
-    return [point for (base, count), seed in itertools.product(bases, seeds) for point in _beside(base, count, seed)]
-
-
-def longer(seeds: Iterable[int] = SEEDS, steps: int = LONG) -> list[dict]:
-    """Points of the longer runs beside width 16, seed by seed: heads that have something to gain by them."""
-    return [point for seed in seeds for point in _beside(16, steps, seed, LONGER)]
-
-
-def everything() -> list[dict]:
-    """Points of all of them."""
-    return grid() + longer()
+    """Points of all runs, width by width and seed by seed: heads at 16 and 64, and linear ones on wider bodies."""
+    points = []
+    for ((base, wider), count), seed in itertools.product(zip(WIDTHS.items(), steps, strict=True), seeds):
+        pairs = [(kind, base) for kind in TRIED] + [("linear", width) for width in wider[1:]]
+        points += [{"head": kind, "width": width, "seed": seed, "steps": count} for kind, width in pairs]
+    return points
 
 
 def compared(frame: pd.DataFrame, body: str = "width {}") -> pd.DataFrame:
@@ -198,12 +189,6 @@ def ranks(vocabulary: int, width: int, contexts: int) -> pd.DataFrame:
         error = float((sums - 1).abs().max())
         rows.append({"head": kind, "rank": joint.rank(head, states, previous), "error": error})
     return pd.DataFrame(rows)
-
-
-def _beside(base, steps, seed, kinds=TRIED):
-    """Points of heads at a width and of linear ones on wider bodies."""
-    pairs = [(kind, base) for kind in kinds] + [("linear", width) for width in WIDTHS[base][1:]]
-    return [{"head": kind, "width": width, "seed": seed, "steps": steps} for kind, width in pairs]
 
 
 def _seconds(loss):

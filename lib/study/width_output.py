@@ -3,6 +3,7 @@
 Held against linear models of several widths, narrower ones among them, by the rules of chapter 7.
 """
 
+import itertools
 from collections.abc import Iterable
 
 import pandas as pd
@@ -11,7 +12,8 @@ from lib.run import kept
 from lib.study import remedies
 
 WIDTH, RANKS = 64, (8, 16, 32)  # of the bodies, and of their outputs
-NARROWER, WIDER = (16, 24, 32), (64, 96, 128)  # bodies of linear models; chapter 7 has the wider ones
+NARROWER = (16, 32)  # bodies of linear models; chapter 7 has the others
+BESIDE = (*NARROWER, 64, 96, 128)
 SEEDS, STEPS = range(3), 200  # of chapter 7's runs beside width 64
 
 
@@ -25,13 +27,23 @@ def grid(seeds: Iterable[int] = SEEDS, steps: int = STEPS) -> list[dict]:
     return points
 
 
-def runs(seeds: Iterable[int], steps: int, text: str) -> pd.DataFrame:
-    """Those runs with chapter 7's, as `lib.study.remedies.compared` takes them; the head of rank r is "rank r"."""
-    own, frames = grid(seeds, steps), []
-    own += [{"head": "linear", "width": width, "seed": seed, "steps": steps} for seed in seeds for width in WIDER]
-    for rank in (None, *RANKS):
-        frame = kept.run(remedies.trained, [point for point in own if point.get("rank") == rank], text=text)
-        frames.append(frame.assign(head=f"rank {rank}") if rank else frame)
+def everything(seeds: Iterable[int] = SEEDS, steps: int = STEPS) -> list[dict]:
+    """Those and the points that chapter 7 has."""
+    known = itertools.product(seeds, BESIDE[len(NARROWER) :])
+    return grid(seeds, steps) + [{"head": "linear", "width": w, "seed": seed, "steps": steps} for seed, w in known]
+
+
+def named(model: dict) -> str:
+    """What a model's head is called: of a factorised one, its rank."""
+    return f"rank {model['rank']}" if "rank" in model else model["head"]
+
+
+def runs(seeds: Iterable[int], steps: int, **setting) -> pd.DataFrame:
+    """All of them, as `lib.study.remedies.compared` takes them; setting: more of `lib.study.remedies.trained`."""
+    groups = {}
+    for point in everything(seeds, steps):
+        groups.setdefault(named(point), []).append(point)
+    frames = [kept.run(remedies.trained, points, **setting).assign(head=name) for name, points in groups.items()]
     return pd.concat(frames, ignore_index=True).assign(base=WIDTH)
 
 

@@ -52,6 +52,27 @@ def nearest(frame: pd.DataFrame) -> dict:
     return {"narrow": narrow, "wide": wide, "factor": factor}
 
 
+def shallow(frame: pd.DataFrame, model: str = "pythia-1b") -> pd.DataFrame:
+    """Whether a model that is wide for its depth does better than its neighbours in size let expect.
+
+    Columns measured (words), beside (the neighbours), excess (nats over the straight line between their losses in the
+    logarithm of parameters). frame: `pythia`. Losses are those of the paper's figure, and last LAMBADA perplexities.
+    """
+    ordered = frame.sort_values("parameters").set_index("model")
+    place = ordered.index.get_loc(model)
+    three = ordered.iloc[place - 1 : place + 2]
+    ends = public.perplexities().sort_values("step").groupby("model").perplexity.last().map(np.log)
+    series = {"loss, the paper's figure": three.paper}
+    for suffix in ("-deduped", "-v0", "-deduped-v0"):  # those that hold all three
+        series[f"LAMBADA, {suffix[1:]}"] = ends[three.index + suffix].set_axis(three.index)
+    sizes, rows = np.log(three.parameters), []
+    for words, losses in series.items():
+        expected = np.interp(sizes[model], sizes.drop(model), losses.drop(model))
+        beside = " and ".join(three.index.drop(model))
+        rows.append({"measured": words, "beside": beside, "excess": losses[model] - expected})
+    return pd.DataFrame(rows)
+
+
 def released(address: str) -> dict:
     """Width, vocabulary, parameters of a finished model, and its head's share of them (once, where it is tied)."""
     model, _ = checkpoints.load(address)

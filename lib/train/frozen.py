@@ -33,13 +33,20 @@ def train(head: remedies.Linear, part: Part, updates: int, batch: int, learning_
     optimiser, start = joint.optimiser(list(head.parameters())), time.process_time()
     for step in range(updates):
         here = order[step * batch : (step + 1) * batch]
-        optimiser.zero_grad()
-        loss = head.loss(*(rows[here] for rows in part))
-        if not math.isfinite(loss.item()):
-            raise FloatingPointError(f"the loss is {loss.item()}: expected a finite one; lower the learning rate.")
-        loss.backward()
-        joint.advance(optimiser, head.parameters(), loop.learning_rate(step + 1, updates, learning_rate))
+        update(
+            head, optimiser, Part(*(rows[here] for rows in part)), loop.learning_rate(step + 1, updates, learning_rate)
+        )
     return (time.process_time() - start) / updates
+
+
+def update(head: remedies.Linear, optimiser: torch.optim.AdamW, part: Part, rate: float) -> None:
+    """One step on a batch. Raises FloatingPointError for a loss that is not finite."""
+    optimiser.zero_grad()
+    loss = head.loss(*part)
+    if not math.isfinite(loss.item()):
+        raise FloatingPointError(f"the loss is {loss.item()}: expected a finite one; lower the learning rate.")
+    loss.backward()
+    joint.advance(optimiser, head.parameters(), rate)
 
 
 @torch.no_grad()
@@ -75,13 +82,12 @@ def classes(counted: torch.Tensor, known: int, vocabulary: int) -> torch.Tensor:
 
 
 def directions(states: torch.Tensor, width: int) -> torch.Tensor:
-    """(d, width): what takes states (N, d) to so many of their principal directions, with a mean square of 1.
+    """(d, width): what takes states (N, d) to so many of their principal directions, each with a mean square of 1.
 
     Raises ValueError for a width below 1 or above d.
     """
     if not 1 <= width <= states.shape[1]:
         raise ValueError(f"width is {width}: expected 1 to {states.shape[1]}, that of the states.")
-    moment = spectra.gram(states) / len(states)
-    sizes, vectors = torch.linalg.eigh(moment)
-    kept = slice(len(sizes) - width, None)
-    return (vectors[:, kept].flip(1) / (sizes[kept].sum() / width).sqrt()).float()
+    squares, vectors = torch.linalg.eigh(spectra.gram(states) / len(states))
+    kept = slice(len(squares) - width, None)
+    return (vectors[:, kept] / squares[kept].sqrt()).flip(1).float()

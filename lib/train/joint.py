@@ -2,9 +2,10 @@
 
 import copy
 import dataclasses
+import functools
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
@@ -75,6 +76,33 @@ def train(joint: Joint, stream: np.ndarray, validation: np.ndarray) -> list[dict
             )
             seconds += time.process_time() - start
     return rows
+
+
+@loop.fast()
+def paces(joints: list[Joint], stream: np.ndarray, rounds: int) -> list[float]:
+    """Processor's seconds for a step of each run: the least of so many rounds, in each of which all take one in turn.
+
+    So that what else the machine does falls on all alike. Raises ValueError for less than a round.
+    """
+    if rounds < 1:
+        raise ValueError(f"there are {rounds} rounds: expected 1 or more.")
+    apart, ready = windows(stream, CONTEXT), []
+    for joint in joints:
+        body, head = _model(joint, apart[::2])
+        rows = _batches(joint, apart[1::2])(0)
+        ready.append((body, head, optimiser([*body.parameters(), *head.parameters()]), rows, joint.learning_rate))
+    return least([functools.partial(_update, *one) for one in ready], rounds)
+
+
+def least(updates: list[Callable[[], object]], rounds: int) -> list[float]:
+    """Processor's seconds of each update, the least of so many rounds in turn."""
+    found = [math.inf] * len(updates)
+    for _ in range(rounds):
+        for place, update in enumerate(updates):
+            start = time.process_time()
+            update()
+            found[place] = min(found[place], time.process_time() - start)
+    return found
 
 
 @torch.no_grad()
