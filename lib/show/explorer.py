@@ -88,7 +88,7 @@ class Controls:
 
 
 def controls(first: Choice, anisotropy: pd.DataFrame, *frames: pd.DataFrame) -> Controls:
-    """Controls for the frames of the page's charts; hidden until the page's script runs."""
+    """Controls for the frames of the page's charts; until the page's script runs, a sentence in their place."""
     every = pd.concat([anisotropy, *frames])
     steps = {model: sorted(part.unique().tolist()) for model, part in every.groupby("model").step}
     stages = anisotropy.drop_duplicates(["model", "layer"]).sort_values("layer")
@@ -108,8 +108,8 @@ def controls(first: Choice, anisotropy: pd.DataFrame, *frames: pd.DataFrame) -> 
         f'<input type="hidden" id="explorer-step" name="step" value="{first.step}">'
         f'<input type="hidden" id="explorer-layer" name="layer" value="{first.layer}">'
         f'<script type="application/json">{start}</script></form>'
-        f"<noscript><p>Without JavaScript the charts stand at {html.escape(first.model)}, step {first.step:,}; "
-        "the links below each chart hold the data of all models and steps.</p></noscript>"
+        f"<p>Without JavaScript the charts stand at {html.escape(first.model)}, step {first.step:,}; "
+        "the links below each chart hold the data of all models and steps.</p>"
     )
 
 

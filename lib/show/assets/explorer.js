@@ -46,5 +46,6 @@
   form.addEventListener("submit", (event) => event.preventDefault());
   window.addEventListener("hashchange", read);
   form.hidden = false;
+  form.nextElementSibling.remove(); // what stands there without JavaScript
   read();
 })();
