@@ -36,6 +36,9 @@ SMALL = {  # what makes a chapter quick; everything else is the profile's
         "tokenizers": ["package:neox-20b"], "contexts": 5000, "sweep_contexts": [1000, 5000], "min_counts": [2],
         "sizes": 6, "known_ranks": [30], "draws": [1, 4], "known_vocabulary": 1024, "kneser_ney": False,
     },
+    "explorer": {
+        "runs": ["EleutherAI/pythia-14m", "EleutherAI/pythia-1b"], "steps": [0], "held_out_tokens": 2000, "tokens": 2000,
+    },
     "05c_theory": {
         "ranks": [1, 4, 7, 10], "starts": 1, "skews": [1.0], "temperatures": [0.5, 1.0], "context": 64,
         "contexts": 2048, "held_out": 512, "every": 8, "real_ranks": [2, 4, 8, 12],
