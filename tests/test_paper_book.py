@@ -37,7 +37,8 @@ SMALL = {  # what makes a chapter quick; everything else is the profile's
         "sizes": 6, "known_ranks": [30], "draws": [1, 4], "known_vocabulary": 1024, "kneser_ney": False,
     },
     "explorer": {
-        "runs": ["EleutherAI/pythia-14m", "EleutherAI/pythia-1b"], "steps": [0], "held_out_tokens": 2000, "tokens": 2000,
+        "runs": ["EleutherAI/pythia-14m", "EleutherAI/pythia-1b"], "steps": [0], "tokens": 2000,
+        "held_out_tokens": 2000,
     },
     "05c_theory": {
         "ranks": [1, 4, 7, 10], "starts": 1, "skews": [1.0], "temperatures": [0.5, 1.0], "context": 64,
