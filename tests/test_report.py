@@ -189,6 +189,16 @@ def test_a_page_that_can_not_be_written_is_refused_before_the_work(tmp_path, out
         report.main(["no such thing", "--out", str(tmp_path / out)])
 
 
+def test_numbers_replace_those_of_a_page_but_nothing_else(tmp_path):
+    state = tmp_path / "trainer_state.json"
+    state.write_text('{"log_history": []}')
+    with pytest.raises(SystemExit, match="its numbers would replace .*trainer_state.json"):
+        report.main(["--loss", str(state), "--out", str(state.with_suffix(".html"))])
+    assert state.read_text() == '{"log_history": []}'
+    state.write_text('{"schema": "loss-curves", "version": 1}')
+    assert report._place(state.with_suffix(".html"), []).suffix == ".html"
+
+
 def test_pages_of_different_questions_have_different_names(monkeypatch, tmp_path):
     monkeypatch.setattr(report, "FOLDER", tmp_path)
     long = [f"suite:nano-{width}-seed0@last" for width in (8, 16, 32, 64)]

@@ -7,6 +7,7 @@ from its record, so that a report which was stopped goes on.
 
 import argparse
 import hashlib
+import json
 import os
 import re
 import sys
@@ -64,7 +65,18 @@ def _place(out, asked):
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.is_dir() or not os.access(out if out.exists() else out.parent, os.W_OK):
         raise ValueError(f"the page can't be {out}: that is a folder or may not be written; choose another with --out")
+    beside = out.with_suffix(".json")
+    if beside.exists() and not _of_a_page(beside):
+        raise ValueError(f"the page can't be {out}: its numbers would replace {beside}; choose another with --out")
     return out
+
+
+def _of_a_page(path):
+    """Whether a file holds the numbers of a page, and not a trainer's state or a model's configuration."""
+    try:
+        return "schema" in json.loads(path.read_text())
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 def _rooms(study, show):
