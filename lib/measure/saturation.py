@@ -75,6 +75,8 @@ def saturation(steps, losses, min_rise=0.005, noise=None) -> Saturation:
         if falling
         else "noise"
     )
+    if kind == "spike":
+        worst = max(worst, np.expm1(bumps.max()))  # it may lie before the best
     best = losses.argmin()
     interval = tuple(float(np.expm1(effect + side * DEVIATIONS * error)) for side in (-1, 1))
     return Saturation(
@@ -187,7 +189,7 @@ def _reason(kind, effect, interval, worst, known):
     return {
         "saturation": f"the loss ends {rise} above its best and stays there",
         "divergence": f"the loss goes {worst:.0%} above its best: training failed",
-        "spike": f"the loss rises by {worst:.1%} above its best for a while only",
+        "spike": f"the loss rises by {worst:.1%} above its lowest until then, for a while only",
         "warm-up bump": "the loss rises early on and falls below its first low again",
         "still falling": "the last quarter of the curve lies below the quarter before",
         "noise": f"a rise of {rise} is too small to count"
