@@ -66,6 +66,20 @@ def test_tabs_semicolons_and_decimal_commas(read):
     assert np.allclose(read("step;loss\n1;2,5\n2;3,25\n3;3").losses, [2.5, 3.25, 3])
 
 
+@pytest.mark.parametrize(
+    "rows",
+    [
+        ["999;2,5", "1.000;3,25", "1.001;3,125"],
+        ["999;2.5", "1,000;3.25", "1,001;3.125"],
+        ["999,2.5", '"1,000",3.25', '"1,001",3.125'],
+        ['999,"2,5"', '1000,"3,25"', '1001,"3,125"'],
+    ],
+)
+def test_a_mark_between_thousands_is_told_from_a_decimal_one(read, rows):
+    curve = read("\n".join(["step;loss" if ";" in rows[0] else "step,loss", *rows]))
+    assert curve.steps.tolist() == [999, 1000, 1001] and curve.losses.tolist() == [2.5, 3.25, 3.125]
+
+
 def test_a_tensorboard_export_names_no_loss(read):
     curve = read(table("Wall time,Step,Value", cells=lambda step: (1.7e9 + step, step, 5 - step / 100)))
     assert curve.axis == "Step" and curve.column == "Value" and len(curve.steps) == 15
@@ -168,6 +182,9 @@ def test_two_losses_are_a_choice_or_an_error(read):
         ("", "run.csv", "does not begin with the names"),
         ("step,loss\n", "run.csv", "holds no rows: expected a line of names and one for each step"),
         ("step,loss\n1,2\n2,3,4", "run.csv", "line 3 of .* has 3 fields where the first has 2: mend or remove it"),
+        ("step,loss\n1,5,71\n2,5,66\n3,5,6", "run.csv", "line 2 of .* has more fields .* if the commas are decimal"),
+        ("step;loss\n1.000;5,715\n2.000;5,666", "run.csv", "'5,715' and '1.000' in .* may be thousands or decimals"),
+        ("step,loss_ppl,z_loss\n1,2,3", "run.csv", "is called a loss: it has step, loss_ppl, z_loss"),
         ("step,loss\n1,2\n2,nan\n3,4", "run.csv", "has 2 points .* expected at least 3; .*Line 3 holds NaN"),
         ("step,loss", "run.xlsx", "ends in .xlsx: expected a loss curve in .csv, .tsv"),
         ("loss,x\n1,2", "run.csv", "counts steps or tokens"),
@@ -193,6 +210,8 @@ def test_what_is_no_text_or_no_file(tmp_path):
         curves.read(tmp_path / "run.csv", loss="nll")
     with pytest.raises(ValueError, match="has 'step' for the loss and for the steps"):
         curves.read(tmp_path / "run.csv", loss="step")
+    with pytest.raises(ValueError, match="no file but a folder is"):
+        curves.read(tmp_path)
 
 
 def test_steps_may_be_grouped_by_commas_and_losses_may_not(read):
@@ -208,6 +227,24 @@ def test_files_of_one_name_are_told_apart_by_their_folders(tmp_path):
     assert [curve.name for curve in curves.read_all(paths)] == ["a/run", "b/run"]
     with pytest.raises(ValueError, match="a/run is there twice"):
         curves.read_all(paths[:1] * 2)
+    paths[1].write_text(table("tokens,loss"))
+    with pytest.raises(ValueError, match="count in step and in tokens: choose one for all"):
+        curves.read_all(paths)
+
+
+@pytest.mark.parametrize(
+    ("losses", "failed"),
+    [
+        ("3 2 1 nan nan", 3),
+        ("3 2 1 inf NaN", 3),
+        ("3 nan 2 nan 1 nan", None),  # NaN stands for not measured
+        ("3 nan 2 1 1", None),
+        ("3 2 1 1 1", None),
+    ],
+)
+def test_a_run_that_ends_without_a_finite_loss_failed(read, losses, failed):
+    rows = [f"{step},{loss}" for step, loss in enumerate(losses.split())]
+    assert read("\n".join(["step,loss", *rows])).failed == failed
 
 
 @given(

@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -56,6 +57,23 @@ def test_a_failure_is_no_saturation():
     (run,) = own_runs.judge([points], draws=2)["runs"]
     assert run["kind"] == "divergence" and run["more"] is None
     assert "run diverges: the loss goes" in show.verdict(own_runs.judge([points], draws=2))[0]
+
+
+def test_a_spike_before_the_best_has_its_height_and_a_failed_end_is_said():
+    points = curve(100, 0, 0.001)
+    points.losses[30] *= 1.5
+    (run,) = own_runs.judge([points], draws=2)["runs"]
+    assert run["kind"] == "spike" and "rises by 49" in run["reason"]
+    said = show.verdict(own_runs.judge([replace(points, failed=10_100.0)], draws=2))
+    assert said[0].startswith("run has no finite loss from step 10,100 on")
+
+
+def test_the_scale_of_a_loss_does_not_matter():
+    tiny = curve(60, 0.04, 0.002)
+    onset, other = (
+        own_runs.judge([one], draws=2)["runs"][0]["onset"] for one in (tiny, replace(tiny, losses=tiny.losses * 1e-300))
+    )
+    assert onset == other
 
 
 def test_published_runs_get_the_verdict_of_chapter_three():

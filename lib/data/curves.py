@@ -5,6 +5,7 @@ Tables (CSV, TSV; exports of Weights & Biases and of TensorBoard), JSON lines, a
 
 import json
 import re
+import warnings
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lib.data.points import lines, points
+from lib.data.points import failure, lines, points
 
 STEPS = ("global_step", "step", "steps", "iteration", "iterations", "iter", "update", "updates", "num_updates", "batch")
 STEPS += ("_step",)  # W&B's own counts the calls of its log, which need not be steps
@@ -23,7 +24,10 @@ RUNS = ("run", "run_name", "run_id", "seed")
 HELD_OUT = frozenset("val valid validation eval evaluation test dev heldout".split())
 LOSSES = frozenset("loss losses nll xent entropy".split())
 PLAIN = HELD_OUT | LOSSES | frozenset("lm ce cross train training mean avg total".split())
-NO_LOSSES = frozenset("scale scaler weight coef grad".split())  # beside the word loss
+NO_LOSSES = frozenset("scale scaler weight coef grad ppl perplexity z aux auxiliary router balance balancing".split())
+NUMBER = r"[-+]?[\d.,]*\d(?:[eE][-+]?\d+)?"
+# a number with marks between its thousands, by the mark
+GROUPED = {mark: rf"-?[1-9]\d{{0,2}}(?:[{mark}]\d{{3}})+(?:[{point}]\d*)?" for mark, point in (",.", ".,")}
 FEWEST = 3  # points of a curve
 ENOUGH = 12  # held-out losses with which they are preferred to those of training: what the detector needs
 
@@ -40,6 +44,7 @@ class Curve:
     axis: str  # column of the steps
     rows: int  # of the file
     said: tuple[str, ...]  # which column was taken among several, and what was done with which rows
+    failed: float | None = None  # the step from which on no loss is a finite number
 
 
 def read(path: str | Path, loss: str | None = None, step: str | None = None) -> list[Curve]:
@@ -72,13 +77,16 @@ def read(path: str | Path, loss: str | None = None, step: str | None = None) -> 
                 )
             unit = "tokens" if _bare(axis) in TOKENS else "epoch" if _bare(axis) == "epoch" else "step"
             steps = curve.index.to_numpy(float)
-            found.append(Curve(name, unit, steps, curve.to_numpy(), column, axis, len(rows), said))
+            failed = failure(rows[axis], rows[column])
+            found.append(Curve(name, unit, steps, curve.to_numpy(), column, axis, len(rows), said, failed))
     return found
 
 
 def read_all(paths: Iterable[str | Path], loss: str | None = None, step: str | None = None) -> list[Curve]:
     """The curves of several files as `read` gives them, with their folders in the names where these would be equal."""
     found = [(Path(path).expanduser(), curve) for path in paths for curve in read(path, loss, step)]
+    if len(units := dict.fromkeys(curve.unit for _, curve in found)) > 1:
+        raise ValueError(f"the curves count in {' and in '.join(units)}: choose one for all with --step-column")
     counts = Counter(curve.name for _, curve in found)
     named = [
         replace(curve, name=f"{path.absolute().parent.name}/{curve.name}") if counts[curve.name] > 1 else curve
@@ -95,7 +103,8 @@ def _table(path):
     readers = {".csv": _separated, ".tsv": _separated, ".txt": _separated}
     readers |= {".json": _json, ".jsonl": _json_lines, ".ndjson": _json_lines}
     if not path.is_file():
-        raise ValueError(f"there is no file {path}: expected a loss curve in {', '.join(readers)}")
+        what = "no file but a folder is" if path.is_dir() else "there is no file"
+        raise ValueError(f"{what} {path}: expected a loss curve in {', '.join(readers)}")
     if path.suffix.lower() not in readers:
         raise ValueError(f"{path} ends in {path.suffix or 'no suffix'}: expected a loss curve in {', '.join(readers)}")
     try:
@@ -115,7 +124,14 @@ def _separated(path):
     mark = max("\t;,", key=head.count)
     options = {"dtype": str, "na_filter": False, "skip_blank_lines": False, "encoding": "utf-8-sig", "index_col": False}
     try:
-        table = pd.read_csv(path, sep=mark, **options)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # it would cut the rows
+            table = pd.read_csv(path, sep=mark, **options)
+    except pd.errors.ParserWarning as error:
+        raise ValueError(
+            f"line 2 of {path} has more fields than its first line has names: name each, or, if the commas are "
+            "decimal, export with semicolons between fields"
+        ) from error
     except pd.errors.ParserError as error:
         counts = re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", str(error))
         if not counts:
@@ -125,11 +141,43 @@ def _separated(path):
             f"line {line} of {path} has {fields} fields where the first has {names}: mend or remove it"
         ) from error
     table = table.fillna("")  # of a last line that was cut
-    if mark == ";":
-        table = table.apply(lambda cells: cells.str.replace(",", ".", regex=False))
     table.index += 2
     table.columns = [str(name).strip() for name in table.columns]
+    table = _decimal(path, table)
     return table[(table != "").any(axis=1)], "line", []
+
+
+def _decimal(path, table):
+    """Cells whose numbers have a decimal point, and nothing between thousands.
+
+    All cells together tell what a comma means: 5,71 can't be thousands, and 3.1415 beside 1,000 makes the comma part
+    thousands. Where no cell tells, a comma is decimal.
+    """
+    commas, dots = (_numbers(table, mark) for mark in ",.")
+    if commas.empty:
+        return table
+    told = [~cells.str.fullmatch(GROUPED[mark]) for cells, mark in ((commas, ","), (dots, "."))]
+    if len(dots) and not told[0].any() and not told[1].any():
+        raise ValueError(
+            f"{commas.iloc[0]!r} and {dots.iloc[0]!r} in {path} may be thousands or decimals: export it without marks "
+            "between thousands"
+        )
+    decimal = told[0].any() or not told[1].any()
+    thousands, mixed = "." if decimal else ",", told[0].any() and told[1].any()
+
+    def plain(cells):
+        grouped = cells.str.strip().str.fullmatch(GROUPED[thousands]) & (not mixed)
+        cells = cells.where(~grouped, cells.str.replace(thousands, "", regex=False))
+        return cells.str.replace(",", ".", regex=False) if decimal else cells
+
+    return table.apply(plain)
+
+
+def _numbers(table, mark):
+    """The cells that are numbers and hold a mark."""
+    held = [table[name][table[name].str.contains(mark, regex=False)].str.strip() for name in table]
+    cells = pd.concat(held, ignore_index=True)
+    return cells[cells.str.fullmatch(NUMBER)]
 
 
 def _json(path):
@@ -195,6 +243,7 @@ def _axis(path, table, asked):
             f"no column of {path} counts steps or tokens: it has {', '.join(table)}; name one with --step-column"
         )
     first, *others = sorted(usual, key=lambda name: (*order, "epoch").index(_bare(name)))
+    others += [name for name in table if re.fullmatch(rf"{re.escape(first)}\.\d+", name)]  # of the same name
     others = ", ".join(map(repr, others[:3]))
     return first, [f"Steps are read from {first!r} rather than {others}; --step-column chooses another."] * bool(others)
 

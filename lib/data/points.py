@@ -46,6 +46,26 @@ def points(steps: pd.Series, losses: pd.Series, word: str = "line") -> tuple[pd.
     return rows.set_index("step").loss.astype(float), said + replaced + moved
 
 
+def failure(steps: pd.Series, losses: pd.Series) -> float | None:
+    """The step from which on a log has no finite loss to its end; None where it ends with one, or where losses that
+    are no numbers come and go: there NaN means that none was measured.
+
+    steps, losses: cells of a log, as text.
+    """
+    losses = losses.str.strip().str.lower()
+    numbers = pd.to_numeric(losses, errors="coerce").astype(float)
+    known = losses != ""
+    finite = np.isfinite(numbers[known].to_numpy())
+    if not finite.any() or finite[-1]:
+        return None
+    places = np.flatnonzero(finite)
+    longest = np.diff(places, prepend=-1).max() - 1
+    if len(finite) - 1 - places[-1] <= longest:
+        return None
+    step = pd.to_numeric(steps[known], errors="coerce").iloc[places[-1] + 1]
+    return float(step) if np.isfinite(step) else None
+
+
 def lines(numbers: Sequence[int], word: str = "line") -> str:
     """The numbers of rows in words: `Line 3`, `Lines 3, 4 and 9`, `Lines 3 to 12, 20, 31, 45, 60 and 9 more`."""
     numbers = np.asarray(numbers)

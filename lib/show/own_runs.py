@@ -126,8 +126,11 @@ def _colour(curves):
 
 
 def _on_run(run, criterion):
-    name, unit = run["name"], run["read"]["unit"]
-    said = [f"{name} {'is undecided' if run['more'] else VERDICTS[run['kind']]}: {run['reason']}."]
+    name, unit, failed = run["name"], run["read"]["unit"].removesuffix("s"), run["read"]["failed"]
+    said = []
+    if failed is not None:
+        said.append(f"{name} has no finite loss from {unit} {_steps(failed)} on: the rest is said of what was before.")
+    said += [f"{name} {'is undecided' if run['more'] else VERDICTS[run['kind']]}: {run['reason']}."]
     if run["onset"]:
         onset = run["onset"]
         between = f"between {_steps(onset['low'])} and {_steps(onset['high'])}"

@@ -32,10 +32,11 @@ def judge(curves: Sequence[Curve], min_rise: float = 0.005, draws: int = 40, see
     ones as fractions, None for what is not known:
 
     schema, version; criterion: what decides, by name.
-    runs: for each curve its name, read (column, axis, unit, rows, points, averaged: points to a mean, said), the fields
-    of `measure.saturation.Saturation` with its effect as rise (value, low, high), redrawn_saturated (share of curves
-    with its trend and new noise that saturate), onset (step, low, high) and more (points that would settle what is
-    open, factor: how many times as many that makes, rise: the one that they would tell).
+    runs: for each curve its name, read (column, axis, unit, rows, points, averaged: points to a mean, said, failed: the
+    step from which on no loss is finite), the fields of `measure.saturation.Saturation` with its effect as rise (value,
+    low, high), redrawn_saturated (share of curves with its trend and new noise that saturate), onset (step, low, high)
+    and more (points that would settle what is open, factor: how many times as many that makes, rise: the one that they
+    would tell).
     seeds: None for a single curve, else what `public.by_width` says of the runs of one model; calm: runs without a
     spike, onset_first and onset_last.
     """
@@ -76,7 +77,8 @@ def _run(curve, min_rise, draws, seed):
     found = saturation(steps, losses, min_rise)
     near = _near(steps, losses)
     rise = {"value": found.effect, "low": found.interval[0], "high": found.interval[1]}
-    read = {"column": curve.column, "axis": curve.axis, "unit": curve.unit, "rows": curve.rows, "said": curve.said}
+    read = {"column": curve.column, "axis": curve.axis, "unit": curve.unit, "rows": curve.rows}
+    read |= {"said": curve.said, "failed": curve.failed}
     told = dataclasses.asdict(found)
     told = {name: told[name] for name in ("best_step", "best_loss", "final_step", "final_loss", "noise", "correlation")}
     drawable = len(near[0]) >= FEWEST and found.kind in REDRAWN
@@ -141,7 +143,7 @@ def _trend(y):
 
 def _onset(steps, losses, min_rise, seed):
     """From which step on the loss stays above its floor by more than `min_rise`, with an interval."""
-    left = onset.departure(*_averaged(steps, losses, -(-len(steps) // BINS)), min_rise, seed=seed)
+    left = onset.departure(*_averaged(steps, losses / losses.min(), -(-len(steps) // BINS)), min_rise, seed=seed)
     return {"step": left.halfway, "low": left.low, "high": left.high} if left.found else None
 
 
