@@ -214,11 +214,6 @@ def test_what_is_no_text_or_no_file(tmp_path):
         curves.read(tmp_path)
 
 
-def test_steps_may_be_grouped_by_commas_and_losses_may_not(read):
-    curve = read('step,loss\n"900",2\n"1,000",3\n"12,000",4\n"13,000","3,500"')
-    assert curve.steps.tolist() == [900, 1000, 12000] and "Line 5 holds text as loss ('3,500')" in curve.said[0]
-
-
 def test_files_of_one_name_are_told_apart_by_their_folders(tmp_path):
     paths = [tmp_path / seed / "run.csv" for seed in "ab"]
     for path in paths:

@@ -24,14 +24,6 @@ def curve(points, rise, noise, seed=0, name="run"):
     return Curve(name, "step", 100.0 * np.arange(1, points + 1), losses, "loss", "step", points, ())
 
 
-def test_curves_over_different_things_are_no_seeds_of_one_setting():
-    other = Curve(
-        "other", "tokens", *(getattr(curve(60, 0, 0.01), part) for part in ("steps", "losses")), "loss", "t", 60, ()
-    )
-    with pytest.raises(ValueError, match="run by 'step', other by 't'.*--step-column"):
-        own_runs.judge([curve(60, 0, 0.01), other])
-
-
 @pytest.mark.parametrize(("points", "noise"), [(60, 0.002), (400, 0.005), (20_000, 0.06)])
 def test_a_rise_is_found_with_its_size_and_its_beginning(points, noise):
     (run,) = own_runs.judge([curve(points, 0.04, noise)])["runs"]

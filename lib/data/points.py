@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 
 NAMED = 5  # stretches of rows of one fault that are named; the rest are counted
-GROUPED = r"[0-9]{1,3}(,[0-9]{3})+"
 NAN = ("nan", "null", "none", "n/a", "na")
 
 
@@ -22,10 +21,7 @@ def points(steps: pd.Series, losses: pd.Series, word: str = "line") -> tuple[pd.
     said = [f"{_count(empty.sum(), word)} without a value of this loss: passed over."] if empty.any() else []
     rows = rows[~empty]
     for column in ("step", "loss"):
-        text = rows[column]
-        grouped = text.str.fullmatch(GROUPED) & (column == "step")  # 12,000 counts; of a loss it may be a decimal comma
-        text = text.mask(grouped, text.str.replace(",", "", regex=False))
-        number = pd.to_numeric(text, errors="coerce").astype(float)
+        text, number = rows[column], pd.to_numeric(rows[column], errors="coerce").astype(float)
         missing = text.str.lower().isin(NAN)
         faults = {
             f"no {column}": text == "",

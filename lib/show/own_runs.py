@@ -135,7 +135,7 @@ def _on_run(run, criterion):
         onset = run["onset"]
         between = f"between {_steps(onset['low'])} and {_steps(onset['high'])}"
         least, since = f"{criterion['smallest_rise']:.1%}", _steps(onset["step"])
-        since = f"{since} tokens" if unit == "tokens" else f"{unit} {since}"
+        since = f"{since} tokens" if unit == "token" else f"{unit} {since}"
         said.append(f"{name} stays more than {least} above its floor from {since} on ({between}).")
     elif run["saturated"]:
         said.append(f"{name}: single stretches are too noisy to say since when.")

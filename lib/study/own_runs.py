@@ -28,7 +28,7 @@ def judge(curves: Sequence[Curve], min_rise: float = 0.005, draws: int = 40, see
     """What each curve does, how sure that is and what would settle it; several curves are seeds of one setting.
 
     min_rise: the smallest relative rise that counts. draws: how often each curve is drawn anew. Raises ValueError
-    without curves, or where some are over steps and others over tokens. Returns numbers that JSON can hold, relative
+    without curves. Returns numbers that JSON can hold, relative
     ones as fractions, None for what is not known:
 
     schema, version; criterion: what decides, by name.
@@ -42,9 +42,6 @@ def judge(curves: Sequence[Curve], min_rise: float = 0.005, draws: int = 40, see
     """
     if not curves:
         raise ValueError("there is no loss curve to judge: pass at least one file")
-    if len({curve.unit for curve in curves}) > 1:
-        axes = ", ".join(f"{curve.name} by {curve.axis!r}" for curve in curves)
-        raise ValueError(f"the curves are over different things ({axes}): choose one for all with --step-column")
     runs = [_run(curve, min_rise, draws, seed) for curve in curves]
     criterion = {"smallest_rise": min_rise, "told_rise": 2 * min_rise, "deviations": DEVIATIONS, "diverged": DIVERGED}
     criterion |= {"power": POWER, "fewest_points": FEWEST, "level": LEVEL, "draws": draws, "seed": seed}
