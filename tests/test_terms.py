@@ -4,7 +4,8 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from sphinx.application import Sphinx
+
+from tests.conftest import run
 
 GLOSSARY = """# Words
 
@@ -55,9 +56,8 @@ def page(tmp_path):
     """Terms of a small page beside a small glossary."""
     (tmp_path / "words.md").write_text(GLOSSARY)
     (tmp_path / "index.md").write_text(PAGE + "\n```{toctree}\nwords\n```\n")
-    config = {"extensions": ["myst_parser", "lib.show.terms"], "html_theme": "basic"}
-    folders = (tmp_path, None, tmp_path / "out", tmp_path / "out" / "trees", "html")
-    Sphinx(*folders, confoverrides=config, status=None, warning=None).build()
+    (tmp_path / "conf.py").write_text('extensions, html_theme = ["myst_parser", "lib.show.terms"], "basic"\n')
+    run("sphinx", "-q", tmp_path, tmp_path / "out")  # in a process of its own: Sphinx keeps what others registered
     return Terms(tmp_path / "out" / "index.html")
 
 

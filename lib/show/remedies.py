@@ -24,7 +24,7 @@ def differences(frame: pd.DataFrame, worth: float) -> alt.FacetChart:
     x = x.axis(values=ticks, format="~g")
     band = base.transform_aggregate(most="max(worth)", groupby=["body"]).transform_calculate(least="-datum.most")
     band = band.mark_rect(opacity=0.12, color=charts.INK).encode(alt.X("least:Q"), alt.X2("most:Q"))
-    line = base.mark_rule(strokeWidth=2).encode(alt.X("low:Q"), alt.X2("high:Q"), y, offset, colour)
+    line = base.mark_rule(strokeWidth=2, aria=False).encode(alt.X("low:Q"), alt.X2("high:Q"), y, offset, colour)
     tooltip = ["head", "rule", *(alt.Tooltip(f"{name}:Q", format="+.3f") for name in ("value", "low", "high"))]
     shape = alt.Shape("rule:N", title="the same", sort=RULES, scale=alt.Scale(domain=RULES))
     point = base.mark_point(filled=True, size=45, opacity=1).encode(x, y, offset, colour, shape, tooltip=tooltip)
