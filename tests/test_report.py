@@ -14,6 +14,7 @@ from lib.measure import bounds, passing
 from lib.run import report
 from lib.show import any_model as draw
 from lib.show import report as pages
+from lib.show import said
 from lib.study import any_model, diagnosis
 from tests.test_browser import browser  # noqa: F401
 
@@ -145,12 +146,51 @@ def test_the_page_shows_the_spectrum_in_a_browser_with_javascript_and_without(sa
         assert "cut to rank" in shown.locator("main").inner_text() and messages == []
 
 
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (lambda model: model.gpt_neox.layers[0].mlp.dense_h_to_4h.weight.data.fill_(float("nan")), "holds NaN or inf"),
+        (lambda model: model.resize_token_embeddings(9), "gives tokens that its embedding does not have"),
+    ],
+)
+def test_a_model_that_can_not_be_measured_says_why(saved, spoil, told):
+    address, model = saved("spectrum")
+    spoil(model)
+    model.save_pretrained(address)
+    with pytest.raises(ValueError, match=told):
+        any_model.shape(address), any_model.layers(address, "any", 200, 31)
+
+
+def test_a_model_named_twice_is_measured_once(saved):
+    address, _ = saved("spectrum")
+    numbers = diagnosis.diagnose([address, address], "any", SIZES, suite=[])
+    assert [model["address"] for model in numbers["models"]] == [address]
+    told = " ".join(draw.verdict(numbers))
+    assert "no less than the 4.57 of a guess at random" in told  # it is not trained
+    lost = numbers["models"][0]["logits"]["delta_16"]
+    assert f"pushes the mean logit {'up' if lost > 0 else 'down'}" in told
+
+
+def test_a_short_corpus_says_what_it_lacks(monkeypatch):
+    stream = np.ones(64, np.int32)
+    monkeypatch.setattr(corpora, "token_documents", lambda *_: (stream, np.array([0, 32, 64])))
+    with pytest.raises(ValueError, match="mine.txt has 2 held-out documents: expected 3 or more; use a larger text"):
+        any_model.available("mine.txt", None, "validation", 100, 31)
+
+
 def test_a_run_along_training_is_judged_by_its_loss():
     models = [_at(f"suite:run@step{step}", loss) for step, loss in enumerate((4.0, 3.0, 3.1, 3.2))]
     numbers = {"models": models, "series": diagnosis._series(models)}
     assert [row["run"] for row in numbers["series"]] == ["suite:run"]
     assert "<svg" in pages.markup(pages.Chart(draw.along(numbers)))
     assert diagnosis._series(models[:2]) == []
+
+
+def test_of_a_run_along_training_the_verdict_tells_the_last_step(monkeypatch):
+    monkeypatch.setattr(said, "of_model", lambda *_: ["measured."])
+    models = [_at(f"suite:run@step{step}", 4.0 - step / 100) for step in (10, 2, 9)] + [_at("other@step1", 4.0)]
+    numbers = {"models": models, "series": diagnosis._series(models), "normal": {}}
+    assert said.verdict(numbers)[1:] == ["suite:run@step10: measured.", "other@step1: measured."]
 
 
 @pytest.mark.parametrize(

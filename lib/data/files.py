@@ -26,6 +26,8 @@ def folder(file: Path) -> Path:
         return once(cache() / "models" / f"gguf-{fingerprint(file)}", lambda path: from_gguf(path, parts(file)))
     if PART.fullmatch(file.name):
         raise ValueError(f"{file.name} is one of several files: expected the folder that holds them, {file.parent}")
+    if not file.with_name("config.json").is_file():
+        raise ValueError(f"{file} is weights alone: expected config.json and a tokenizer beside it")
     state = file.stat()
     key = hashlib.sha256(f"{file.resolve()} {state.st_size} {state.st_mtime_ns}".encode()).hexdigest()[:16]
     return once(cache() / "models" / f"file-{key}", lambda path: _beside(path, file))
@@ -120,8 +122,6 @@ def _merge(whole, files):
 
 def _beside(path, file):
     """A folder in which the file has the name that transformers looks for, beside the files that it has there."""
-    if not file.with_name("config.json").is_file():
-        raise ValueError(f"no config.json lies beside {file}: expected the model's own; copy it there")
     path.mkdir()
     for other in file.parent.iterdir():
         if other.is_file() and other.suffix in (".json", ".txt", ".model", ".jinja") and "index" not in other.name:

@@ -1,12 +1,14 @@
 """What the laboratory concludes about models, in plain words: each sentence with the number behind it."""
 
+import math
+
 VIEWS = RAW, CENTRED, DEFLATED = ("raw", "mean row removed", "frequency axis removed too")
 SPARE = 0.5  # of the width: a head that costs under 0.1 nats at that rank has room
 MIDDLE = 0.1  # nats, of the three costs that a rank is sought for
 
 
 def verdict(numbers: dict) -> list[str]:
-    """Sentences on each model, and on each run along training, from the numbers of `study.diagnosis`."""
+    """Sentences on each run along training and on each model, of a run on its last checkpoint."""
     models = ended(numbers)["models"]
     told = [f"{model['address']}: {one}" for model in models for one in of_model(model, numbers["normal"])]
     return [*along(numbers["series"]), *told]
@@ -25,7 +27,14 @@ def ended(numbers: dict) -> dict:
 
 def of_model(model: dict, normal: dict) -> list[str]:
     """Sentences on one model."""
-    return [_rank(model), _spectrum(model), _anisotropy(model, normal), _gradient(model), *_logits(model, normal)]
+    return [
+        *_untrained(model),
+        _rank(model),
+        _spectrum(model),
+        _anisotropy(model, normal),
+        _gradient(model),
+        *_logits(model, normal),
+    ]
 
 
 def along(series: list[dict]) -> list[str]:
@@ -35,6 +44,16 @@ def along(series: list[dict]) -> list[str]:
         word = "saturates" if run["saturated"] else f"does not saturate ({run['kind']})"
         said.append(f"{run['run']} {word}: {run['reason']}.")
     return said
+
+
+def _untrained(model):
+    loss, uniform = model["logits"]["loss"], math.log(model["shape"]["vocabulary"])
+    if loss < uniform:
+        return []
+    return [
+        f"its loss is {loss:.2f} nats, no less than the {uniform:.2f} of a guess at random: what follows says nothing "
+        "of what it would be with training, or on a text that it knows."
+    ]
 
 
 def _rank(model):
@@ -104,6 +123,6 @@ def _logits(model, normal):
     said.append(
         f"it {word}: the mean logit is {seen['offset']:+.1f} with a deviation of {seen['spread']:.1f} over positions; "
         f"a gradient stored in fp16 would lose {seen['delta_1']:.1e} of its sum at kappa 1 and {seen['delta_16']:.1e} "
-        "at 1/16, which pushes the mean logit up."
+        f"at 1/16, which pushes the mean logit {'up' if seen['delta_16'] > 0 else 'down'}."
     )
     return said

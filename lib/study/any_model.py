@@ -41,6 +41,10 @@ class Frozen:
 def shape(address: str) -> dict:
     """Class, vocabulary, width, parameters, tied (head and embedding are one), scale, cap and whether it has a bias."""
     model, _ = checkpoints.load(address)
+    if broken := [name for name, tensor in model.named_parameters() if not torch.isfinite(tensor).all()]:
+        raise ValueError(
+            f"{broken[0]} of {address} holds NaN or infinity: use a checkpoint from before training failed"
+        )
     readout = architecture.readout(model)
     vocabulary, width = readout.weight.shape
     about = {"kind": type(model).__name__, "vocabulary": vocabulary, "width": width}
@@ -125,9 +129,31 @@ def logits(address: str, corpus: str, tokens: int = 8192, held_out: int = 4096, 
 
 def layers(address: str, corpus: str, tokens: int = 4096, longest: int = LONGEST) -> pd.DataFrame:
     """`anisotropy.layers` on so many tokens, or what the corpus has: layer, final_norm, anisotropy, low, high."""
-    asked = available(corpus, checkpoints.tokenizer(address), None, tokens, longest)
-    frame = anisotropy.layers(address, corpus, asked, [], [], longest)
+    tokenizer = checkpoints.tokenizer(address)
+    available(corpus, tokenizer, "validation", tokens, longest)  # what the tasks after this one need
+    asked = available(corpus, tokenizer, None, tokens, longest)
+    try:
+        frame = anisotropy.layers(address, corpus, asked, [], [], longest)
+    except IndexError as error:
+        raise ValueError(
+            f"the tokenizer of {address} gives tokens that its embedding does not have: save it with the one that it "
+            "was trained with"
+        ) from error
     return frame[["layer", "final_norm", "documents", "tokens", "anisotropy", "low", "high"]]
+
+
+def available(corpus: str, tokenizer, split: str | None, asked: int, longest: int) -> int:
+    """So many tokens as are asked for, or those that the part of the corpus holds in documents cut so.
+
+    Raises ValueError with fewer than three documents, over which there is no interval.
+    """
+    lengths = np.minimum(np.diff(corpora.token_documents(corpus, tokenizer, split)[1]) - 1, longest)
+    if (count := int((lengths > 1).sum())) < 3:
+        raise ValueError(
+            f"{corpus} has {count} {'held-out ' if split == 'validation' else ''}documents: expected 3 or more; use a "
+            "larger text, or cut it into documents, each a file or a line of .jsonl"
+        )
+    return int(min(asked, lengths[lengths > 1].sum()))
 
 
 def cut(seen: Frozen) -> tuple[torch.Tensor, torch.Tensor]:
@@ -172,12 +198,6 @@ def over_documents(values: np.ndarray, document: np.ndarray) -> tuple[float, flo
     rest = np.bincount(document, values - mean)
     half = stats.t.ppf(0.975, count - 1) * np.sqrt(count / (count - 1) * np.square(rest).sum()) / len(values)
     return float(mean), float(mean - half), float(mean + half)
-
-
-def available(corpus: str, tokenizer, split: str | None, asked: int, longest: int) -> int:
-    """So many tokens as are asked for, or those that the part of the corpus holds in documents cut so."""
-    lengths = np.minimum(np.diff(corpora.token_documents(corpus, tokenizer, split)[1]) - 1, longest)
-    return int(min(asked, lengths[lengths > 1].sum()))
 
 
 def _after(readout, products):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from lib.data import checkpoints, corpora, paper
+from lib.data import checkpoints, paper
 from lib.run import machine, records, sweep
 from lib.study import anisotropy as states
 from lib.study import any_model, public, saturation, spectra, training
@@ -44,8 +44,6 @@ def diagnose(
     if not named:
         raise ValueError("there is no model to diagnose: pass at least one address")
     shapes = pd.DataFrame([{"address": one} | records.recall(any_model.shape, address=one) for one in named])
-    for shape in shapes.itertuples():
-        _check_vocabulary(shape.address, shape.vocabulary, corpus)
     tell(
         f"about {seconds(shapes, sizes):.0f} s for {len(named)} model{'s' if len(named) > 1 else ''}, less what is kept"
     )
@@ -79,16 +77,6 @@ def seconds(shapes: pd.DataFrame, sizes: dict) -> float:
     wide = 20 * head * shapes.width  # Gram matrices, in float64
     losses = SLOW * sizes["held_out"] * shapes.vocabulary * (sizes["steps"] + 12) * measured["pace"]
     return float(((2 * products + wide) / rate / 1e9 + losses).sum())
-
-
-def _check_vocabulary(address, vocabulary, corpus):
-    """Raise ValueError where the tokenizer that lies with a model is one of more tokens, and the text has them."""
-    largest = corpora.token_documents(corpus, checkpoints.tokenizer(address))[0].max(initial=0)
-    if largest >= vocabulary:
-        raise ValueError(
-            f"{corpus} has the token {largest:,} by the tokenizer of {address}, whose head has {vocabulary:,} rows: "
-            "expected the model's own tokenizer; copy it there from the base model"
-        )
 
 
 def _model(shape, corpus, sizes, tell):
