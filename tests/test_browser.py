@@ -3,7 +3,6 @@
 import functools
 import http.server
 import os
-import shutil
 import threading
 from pathlib import Path
 
@@ -11,7 +10,9 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import sync_playwright
 
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+from lib.show import pdf
+
+CHROMIUM = pdf.chromium()
 FLAGS = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync"
@@ -85,7 +86,7 @@ def test_pages_live(browser, server, names, width, height, scheme):
         messages = []
         page = open_page(context, f"{server}/{name}", messages)
         page.wait_for_function("[...document.querySelectorAll('.vl-chart')].every(box => box.dataset.live)")
-        page.wait_for_function("![...document.querySelectorAll('.math')].some(m => !m.querySelector('mjx-container'))")
+        page.wait_for_function(pdf.TYPESET)
         state = page.evaluate(
             "() => ({errors: document.querySelectorAll('mjx-merror').length,"
             " overflow: document.documentElement.scrollWidth - innerWidth,"

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from lib.data import remedies as criteria
 from lib.study import remedies as study
 from lib.study import width_output
-from lib.train import frozen, joint, remedies
+from lib.train import chunked, frozen, joint, remedies
 
 VOCABULARY, WIDTH, STATES = 96, 6, 40
 
@@ -51,7 +51,7 @@ def test_probabilities_sum_to_one(kind):
 @pytest.mark.parametrize("kind", remedies.HEADS)
 def test_chunks_give_the_loss_and_the_gradients_of_autograd(kind, monkeypatch):
     head, states, targets, previous = made(kind)
-    monkeypatch.setattr(remedies, "CELLS", 7 * VOCABULARY)  # so that chunks don't divide the states
+    monkeypatch.setattr(chunked, "CELLS", 7 * VOCABULARY)  # so that chunks don't divide the states
     loss, gradients = whole(head, states, targets, previous)
     states.requires_grad_()
     found = head.loss(states, targets, previous)

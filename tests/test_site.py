@@ -128,7 +128,7 @@ def test_charts_stay_small_and_describe_themselves(book):
             for output in cell.get("outputs", []):
                 markup = "".join(output.get("data", {}).get("text/html", ""))
                 if chart := notebooks.CHART.search(markup):
-                    rows = sum(len(rows) for rows in json.loads(chart[2]).get("datasets", {}).values())
+                    rows = sum(len(rows) for rows in json.loads(chart["spec"]).get("datasets", {}).values())
                     assert rows <= 4000, (chapter, rows)
                     assert 'aria-label=""' not in markup
 

@@ -152,7 +152,7 @@ class RunCosts(Table):
     kind = "runcosts"
 
     def rows(self):
-        """One row for each stage, and their sum."""
+        """One row for each stage, a dash where it was not measured, and the sum of what was."""
         self.env.note_dependency(str(COSTS))
         costs = tomllib.loads(COSTS.read_text())
         minutes = pd.DataFrame({stage: cost["seconds"] for stage, cost in costs["laptop"].items()}).T / 60
@@ -161,7 +161,8 @@ class RunCosts(Table):
         stages = [names.get(stage, f"{{doc}}`{stage}`") for stage in minutes.index]
         columns = {escape(machine["name"]): minutes[number] for number, machine in enumerate(costs["machine"])}
         return pd.DataFrame(
-            {"Minutes for": stages} | {name: [f"{m:.1f}" for m in column] for name, column in columns.items()}
+            {"Minutes for": stages}
+            | {name: [f"{m:.1f}" if m else "–" for m in column] for name, column in columns.items()}
         )
 
 

@@ -165,16 +165,19 @@ def _colour(first):
     return alt.Color("model:N", scale=charts.colours(first.models), legend=None)
 
 
+def _by_source(channel, looks, frame):
+    """Whose a curve is, told by its look: of each source that the frame has, the one in `looks`."""
+    sources = [source for source in looks if source in set(frame.source)]
+    scale = alt.Scale(domain=sources, range=[looks[source] for source in sources])
+    return channel("source:N", title=None, scale=scale).legend(**charts.STROKES)
+
+
 def _dash(frame):
-    sources = [source for source in charts.DASHES if source in set(frame.source)]
-    scale = alt.Scale(domain=sources, range=[charts.DASHES[source] for source in sources])
-    return alt.StrokeDash("source:N", title=None, scale=scale).legend(**charts.STROKES)
+    return _by_source(alt.StrokeDash, charts.DASHES, frame)
 
 
 def _shape(frame):
-    sources = [source for source in charts.SHAPES if source in set(frame.source)]
-    scale = alt.Scale(domain=sources, range=[charts.SHAPES[source] for source in sources])
-    return alt.Shape("source:N", title=None, scale=scale).legend(**charts.STROKES)
+    return _by_source(alt.Shape, charts.SHAPES, frame)
 
 
 def _tip(*columns):

@@ -1,10 +1,10 @@
 """What keeps the site light: specs of charts in a file beside each page, downloads without what they can't show."""
 
 import json
-import re
 from pathlib import Path
 
-CHART = re.compile(r'(<div class="vl-chart"[^>]*>\s*<svg.*?</svg>)<script type="application/json">(.*?)</script>', re.S)
+from lib.show.notebooks import CHART
+
 DIGITS = 6  # of the numbers that a chart draws; the CSV of a figure has them all
 FILL = """{const specs = [%s];
 const empty = document.querySelectorAll("script[data-spec]");
@@ -19,8 +19,8 @@ def move_specs(app, pagename, templatename, context, doctree):
     specs = []
 
     def moved(chart):
-        specs.append(slim(chart[2]))
-        return f'{chart[1]}<script type="application/json" data-spec="{len(specs) - 1}"></script>'
+        specs.append(slim(chart["spec"]))
+        return f'{chart["box"]}<script type="application/json" data-spec="{len(specs) - 1}"></script>'
 
     body = CHART.sub(moved, context["body"])
     if specs:

@@ -10,7 +10,11 @@ import pandas as pd
 from lib.show.claims import KEY
 from lib.show.tables import DATA
 
-CHART = re.compile(r'<div class="vl-chart"[^>]*>(<svg.*?</svg>)<script type="application/json">(.*?)</script>', re.S)
+CHART = re.compile(  # as `show.charts` writes it, and Sphinx after it
+    r'(?P<box><div class="vl-chart"[^>]*>\s*(?P<svg><svg.*?</svg>))'
+    r'<script type="application/json">(?P<spec>.*?)</script>',
+    re.S,
+)
 MADE = "book_provenance"  # in the metadata of a cell
 GLUED = "application/papermill.record/text/plain"
 
@@ -69,7 +73,7 @@ def figures(folder):
             csv = output["metadata"].get(DATA) or chart_data("".join(markup))
             chart = CHART.search("".join(markup))
             made = cell["metadata"].get(MADE, {})
-            found.append(Figure(figure["name"], chapter, mirrors, csv, made, chart and chart[1]))
+            found.append(Figure(figure["name"], chapter, mirrors, csv, made, chart and chart["svg"]))
     return found
 
 
@@ -92,7 +96,7 @@ def numbers(folder):
 def chart_data(markup):
     """Rows behind a chart given as HTML, as CSV; its data sets stand one below the other. None for what is no chart."""
     chart = CHART.search(markup)
-    rows = [row for each in json.loads(chart[2]).get("datasets", {}).values() for row in each] if chart else []
+    rows = [row for each in json.loads(chart["spec"]).get("datasets", {}).values() for row in each] if chart else []
     # As objects: a whole number stays one where another data set lacks the column, and text stays text.
     return pd.DataFrame(rows, dtype=object).to_csv(index=False) if rows else None
 

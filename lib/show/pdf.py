@@ -20,17 +20,15 @@ SHEET = {"format": "A4", "scale": 0.75, "margin": {"top": "18mm", "bottom": "18m
 PAGES = '<div style="font: 8px sans-serif; width: 100%; text-align: center"><span class="pageNumber"></span></div>'
 
 
-def chromium() -> str:
-    """Path of a Chromium: $CHROMIUM, or what is installed. Raises ValueError without one."""
-    found = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-    if not found:
-        raise ValueError("there is no Chromium to print with: install one, or set CHROMIUM to its path")
-    return found
+def chromium() -> str | None:
+    """Path of a Chromium: $CHROMIUM, or what is installed; None without one."""
+    return os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 
 
 def write(out: Path) -> Path:
     """Print the book whose pages lie in OUT/source; the PDF's path. Raises ValueError where there are none."""
-    program = chromium()
+    if not (program := chromium()):
+        raise ValueError("there is no Chromium to print with: install one, or set CHROMIUM to its path")
     if not (out / "_config.yml").exists():
         raise ValueError(f"there is no book in {out}: run make book first")
     target = out / "book.pdf"

@@ -42,6 +42,11 @@ def write_assets(app):
         shutil.copytree(source, target, dirs_exist_ok=True) if source.is_dir() else shutil.copy(source, target)
 
 
+def read_figures(app):
+    """Read all figures, once for what is written of them and for every page that links to them."""
+    app.book_figures = notebooks.figures(app.srcdir)
+
+
 def write_data(app):
     """Write `_data/FIGURE.csv` and `.svg` for each figure; figures.csv and numbers.csv say from what all were made."""
     if app.builder.format != "html":
@@ -52,7 +57,7 @@ def write_data(app):
     runs = notebooks.runs(app.srcdir)
     runs = runs.set_index("chapter") if len(runs) else runs
     rows = []
-    for figure in notebooks.figures(app.srcdir):
+    for figure in app.book_figures:
         about = {"figure": figure.name, "mirrors": figure.mirrors, "data": "", "sha256": ""}
         if figure.data is not None:
             (folder / f"{figure.name}.csv").write_text(figure.data, encoding="utf-8")
@@ -86,7 +91,7 @@ def _origin(chapter, made, runs):
 
 def link_figures(app, doctree):
     """Add to each figure's caption links to its data, its drawing and its code."""
-    known = {figure.name: figure for figure in notebooks.figures(app.srcdir)}
+    known = {figure.name: figure for figure in app.book_figures}
     for figure in doctree.findall(nodes.figure):
         name = next((n for n in figure["names"] if n in known), None)
         caption = next(iter(figure.findall(nodes.caption)), None)
@@ -108,7 +113,7 @@ def write_previews(app, env):
     """Write `_static/previews.js`: HTML of each captioned figure and each labelled equation, by the id of its place."""
     if app.builder.format != "html":
         return
-    drawn = {figure.name for figure in notebooks.figures(app.srcdir) if figure.drawing is not None}
+    drawn = {figure.name for figure in app.book_figures if figure.drawing is not None}
     shown = {}
     for page in sorted(env.found_docs):
         doctree = env.get_doctree(page)
@@ -174,6 +179,7 @@ def setup(app):
     app.add_directive("run-times", RunTimes)
     app.add_directive("run-costs", RunCosts)
     app.connect("builder-inited", write_assets)
+    app.connect("builder-inited", read_figures)
     app.connect("builder-inited", write_data)
     app.connect("doctree-read", link_figures)
     app.connect("env-updated", write_previews)

@@ -16,7 +16,7 @@ from lib.data import checkpoints, corpora
 from lib.run import kept
 from lib.study.heads import prepared
 from lib.study.remedies import SEEDS, TRIED
-from lib.train import frozen, heads, joint, loop, remedies
+from lib.train import frozen, heads, joint, remedies
 
 DIRECTIONS = [[64, 96, 128, 192]]  # that heads read, and linear heads beside them
 UPDATES = 375
@@ -129,12 +129,8 @@ class _Text:
 
     def head(self, kind, width, seed):
         """A fresh head, with the counts that its kind takes."""
-        more = {}
-        if kind == "bigram":
-            pairs = torch.stack([self.counted[:-1], self.counted[1:]], 1).numpy()
-            more = {"counts": joint.counts(pairs, self.vocabulary)}
-        if kind == "bias":
-            more = {"frequency": loop.log_unigram(self.counted.numpy(), self.vocabulary)}
+        tokens = self.counted.numpy()
+        more = joint.known(kind, tokens[None], tokens, self.vocabulary)
         return remedies.head(kind, self.vocabulary, width, seed, **more)
 
 

@@ -28,8 +28,7 @@ def judge(curves: Sequence[Curve], min_rise: float = 0.005, draws: int = 40, see
     """What each curve does, how sure that is and what would settle it; several curves are seeds of one setting.
 
     min_rise: the smallest relative rise that counts. draws: how often each curve is drawn anew. Raises ValueError
-    without curves. Returns numbers that JSON can hold, relative
-    ones as fractions, None for what is not known:
+    without curves. Returns numbers that JSON can hold, relative ones as fractions, None for what is not known:
 
     schema, version; criterion: what decides, by name.
     runs: for each curve its name, read (column, axis, unit, rows, points, averaged: points to a mean, said, failed: the

@@ -24,23 +24,11 @@ def together(
 
     models: head and width of each, and what its head takes; text: a profile of the suite.
     """
+    once = {"steps": 1, "tokens_per_step": tokens_per_step, "evaluations": 1, "validation_tokens": joint.CONTEXT}
     runs = []
     for model in models:
-        width, sizes = model["width"], {name: value for name, value in model.items() if name not in ABOUT}
-        run = joint.Joint(
-            head=model["head"],
-            width=width,
-            heads=study.ATTENTION[width],
-            vocabulary=vocabulary,
-            steps=1,
-            tokens_per_step=tokens_per_step,
-            learning_rate=study.RATES[width],
-            evaluations=1,
-            validation_tokens=joint.CONTEXT,
-            seed=0,
-            sizes=sizes,
-        )
-        runs.append(run)
+        sizes = {name: value for name, value in model.items() if name not in ABOUT}
+        runs.append(study.planned(model["head"], model["width"], 0, vocabulary, sizes, **once))
     stream = np.load(suite.text(text, vocabulary) / "train.npy")
     named = [{"head": width_output.named(model), "width": model["width"]} for model in models]
     return pd.DataFrame(named).assign(seconds=joint.paces(runs, stream, rounds))

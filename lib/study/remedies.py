@@ -46,21 +46,18 @@ def trained(
     """
     if width not in ATTENTION:
         raise ValueError(f"width is {width}: expected one of {', '.join(map(str, ATTENTION))}.")
-    run = joint.Joint(
-        head=head,
-        width=width,
-        heads=ATTENTION[width],
-        vocabulary=vocabulary,
-        steps=steps,
-        tokens_per_step=tokens_per_step,
-        learning_rate=factor * RATES[width],
-        evaluations=evaluations,
-        validation_tokens=validation_tokens,
-        seed=seed,
-        sizes=sizes,
-    )
+    how = {"steps": steps, "tokens_per_step": tokens_per_step, "evaluations": evaluations}
+    run = planned(head, width, seed, vocabulary, sizes, factor, validation_tokens=validation_tokens, **how)
     folder = suite.text(text, vocabulary)
     return pd.DataFrame(joint.train(run, *(np.load(folder / f"{part}.npy") for part in ("train", "validation"))))
+
+
+def planned(
+    head: str, width: int, seed: int, vocabulary: int, sizes: dict, factor: float = 1.0, **how: int
+) -> joint.Joint:
+    """A run at a width, with the suite's attention and `factor` times its learning rate; how: its other fields."""
+    suites = {"heads": ATTENTION[width], "learning_rate": factor * RATES[width]}
+    return joint.Joint(head=head, width=width, seed=seed, vocabulary=vocabulary, sizes=sizes, **suites, **how)
 
 
 def grid(seeds: Iterable[int] = SEEDS, steps: Iterable[int] = tuple(STEPS.values())) -> list[dict]:

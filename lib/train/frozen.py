@@ -1,6 +1,5 @@
 """Heads of any kind on states that don't change: those of a language model, kept on disk."""
 
-import math
 import time
 from typing import NamedTuple
 
@@ -33,20 +32,14 @@ def train(head: remedies.Linear, part: Part, updates: int, batch: int, learning_
     optimiser, start = joint.optimiser(list(head.parameters())), time.process_time()
     for step in range(updates):
         here = order[step * batch : (step + 1) * batch]
-        update(
-            head, optimiser, Part(*(rows[here] for rows in part)), loop.learning_rate(step + 1, updates, learning_rate)
-        )
+        rate = loop.learning_rate(step + 1, updates, learning_rate)
+        update(head, optimiser, Part(*(rows[here] for rows in part)), rate)
     return (time.process_time() - start) / updates
 
 
 def update(head: remedies.Linear, optimiser: torch.optim.AdamW, part: Part, rate: float) -> None:
     """One step on a batch. Raises FloatingPointError for a loss that is not finite."""
-    optimiser.zero_grad()
-    loss = head.loss(*part)
-    if not math.isfinite(loss.item()):
-        raise FloatingPointError(f"the loss is {loss.item()}: expected a finite one; lower the learning rate.")
-    loss.backward()
-    joint.advance(optimiser, head.parameters(), rate)
+    joint.advance(optimiser, head.loss(*part), head.parameters(), rate)
 
 
 @torch.no_grad()

@@ -155,12 +155,22 @@ def optimiser(parameters: list[torch.nn.Parameter]) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, betas=loop.BETAS, eps=loop.EPSILON, fused=True)
 
 
-def advance(optimiser: torch.optim.AdamW, parameters: Iterable[torch.nn.Parameter], rate: float) -> None:
-    """Clip the gradient that is there, and step at a rate."""
+def advance(
+    optimiser: torch.optim.AdamW, loss: torch.Tensor, parameters: Iterable[torch.nn.Parameter], rate: float
+) -> float:
+    """One step down the gradient of a loss, clipped, at a rate; the loss.
+
+    Raises FloatingPointError for a loss that is not finite.
+    """
+    if not math.isfinite(value := loss.item()):
+        raise FloatingPointError(f"the loss is {value}: expected a finite one; lower the learning rate.")
+    optimiser.zero_grad()
+    loss.backward()
     torch.nn.utils.clip_grad_norm_(parameters, loop.CLIP)
     for group in optimiser.param_groups:
         group["lr"] = rate
     optimiser.step()
+    return value
 
 
 def counts(rows: np.ndarray, vocabulary: int) -> torch.Tensor:
@@ -169,14 +179,17 @@ def counts(rows: np.ndarray, vocabulary: int) -> torch.Tensor:
     return torch.from_numpy(np.bincount(pairs, minlength=vocabulary**2).astype(np.float32)).view(vocabulary, -1)
 
 
+def known(kind: str, rows: np.ndarray, tokens: np.ndarray, vocabulary: int) -> dict[str, torch.Tensor]:
+    """What a head of a kind takes of a text: counts of pairs in windows (n, context + 1), or frequencies of tokens."""
+    if kind == "bigram":
+        return {"counts": counts(rows, vocabulary)}
+    return {"frequency": loop.log_unigram(tokens, vocabulary)} if kind == "bias" else {}
+
+
 def _model(joint, counted):
     """Body and head of a run."""
     body = neox.model(joint.width, LAYERS, joint.heads, joint.vocabulary, CONTEXT, joint.seed).gpt_neox
-    more = {}
-    if joint.head == "bigram":
-        more = {"counts": counts(counted, joint.vocabulary)}
-    if joint.head == "bias":
-        more = {"frequency": loop.log_unigram(counted[:, 1:].ravel(), joint.vocabulary)}
+    more = known(joint.head, counted, counted[:, 1:].ravel(), joint.vocabulary)
     return body, remedies.head(joint.head, joint.vocabulary, joint.width, joint.seed, **more, **joint.sizes)
 
 
@@ -188,13 +201,7 @@ def _seen(body, rows):
 
 def _update(body, head, optimiser, rows, rate):
     """One step on windows; returns the loss before it."""
-    optimiser.zero_grad()
-    loss = head.loss(*_seen(body, rows))
-    if not math.isfinite(loss.item()):
-        raise FloatingPointError(f"the loss is {loss.item()}: expected a finite one; lower the learning rate.")
-    loss.backward()
-    advance(optimiser, [*body.parameters(), *head.parameters()], rate)
-    return loss.item()
+    return advance(optimiser, head.loss(*_seen(body, rows)), [*body.parameters(), *head.parameters()], rate)
 
 
 def _batches(joint, rows):
