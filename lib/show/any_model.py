@@ -86,7 +86,9 @@ def entropies(numbers: dict) -> pd.DataFrame:
 
 def layers(numbers: dict) -> alt.LayerChart:
     """Anisotropy by layer, with intervals over documents; squares after the final norm."""
-    base = alt.Chart(_some(frame(numbers, "layers"))).encode(alt.X("layer:Q", title="layer (0: embeddings)"))
+    base = alt.Chart(_some(frame(numbers, "layers"))).encode(
+        alt.X("layer:Q", title="layer (0: embeddings)").axis(tickMinStep=1, format="d")
+    )
     base = base.encode(_by_model(numbers))
     before, after = base.transform_filter("!datum.final_norm"), base.transform_filter("datum.final_norm")
     band = before.mark_area(opacity=0.2).encode(alt.Y("low:Q", title="anisotropy"), alt.Y2("high:Q"))
@@ -118,7 +120,7 @@ def errors(numbers: dict) -> alt.LayerChart:
     base = base.transform_calculate(view=f"{names}[datum.kind]")
     line = base.mark_line(point=True).encode(
         alt.Y("error:Q", title="W-error"),
-        alt.StrokeDash("view:N", title=None, sort=list(names.values())),
+        alt.StrokeDash("view:N", title=None, sort=list(names.values())).legend(**charts.STROKES),
         tooltip=["model", "rank", "w_error", "w_error_centred"],
     )
     level = alt.Chart(pd.DataFrame({"level": [numbers["normal"]["w_error"]]})).mark_rule(strokeDash=[2, 3])

@@ -6,6 +6,8 @@ import pandas as pd
 from lib.show import charts
 
 RULES = ["parameters", "time"]
+# One fewer than the palette has colours, so that no two heads are alike in both.
+SHAPES = ["circle", "square", "triangle-up", "cross", "diamond", "triangle-right", "triangle-down"]
 
 
 def differences(frame: pd.DataFrame, worth: float) -> alt.FacetChart:
@@ -20,7 +22,7 @@ def differences(frame: pd.DataFrame, worth: float) -> alt.FacetChart:
     colour = alt.Color("rule:N", title="the same", sort=RULES, scale=alt.Scale(domain=RULES, range=charts.PALETTE[:2]))
     base = alt.Chart(frame)
     ticks = [-1, -0.1, 0, 0.1, 1]
-    x = alt.X("value:Q", title="loss less that of a linear model, nats").scale(type="symlog", constant=worth)
+    x = alt.X("value:Q", title="difference in loss, nats").scale(type="symlog", constant=worth)
     x = x.axis(values=ticks, format="~g")
     band = base.transform_aggregate(most="max(worth)", groupby=["body"]).transform_calculate(least="-datum.most")
     band = band.mark_rect(opacity=0.12, color=charts.INK).encode(alt.X("least:Q"), alt.X2("most:Q"))
@@ -48,7 +50,7 @@ def curve(frame: pd.DataFrame, cost: str, title: str) -> alt.FacetChart:
         tooltip=["head", "width", alt.Tooltip(f"{cost}:Q", format=",.4~g"), alt.Tooltip("loss:Q", format=".3f")],
     )
     linear = base.mark_line(point=True, color=charts.INK).transform_filter("datum.head == 'linear'")
-    scale, shapes = alt.Scale(domain=heads, range=charts.PALETTE), alt.Scale(domain=heads)
+    scale, shapes = alt.Scale(domain=heads, range=charts.PALETTE), alt.Scale(domain=heads, range=SHAPES)
     look = {
         "color": alt.Color("head:N", title=None, scale=scale),
         "shape": alt.Shape("head:N", title=None, scale=shapes),
